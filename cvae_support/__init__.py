@@ -1,0 +1,14 @@
+"""What the tutorial on the class-conditional VAE runs on. Nothing happens at import.
+
+config       what defines a trained model, and its fingerprint
+data         Fashion-MNIST, found and verified
+layers       residual block, attention, adaptive group normalization
+models       encoder, decoder, and the VAE in three kinds: unconditional, spatial, adaln
+losses       reconstruction and KL
+training     one loop for every model, on Lightning Fabric
+checkpoints  safetensors and JSON; load_or_train
+evaluation   samples, reconstructions, paths and maps of the latent space
+figures      every figure of the page
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,158 @@
+"""The command line: python -m cvae_support data | train | sample | info."""
+
+import argparse
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from cvae_support.checkpoints import SHIPPED_FOLDER, CheckpointError, load_model, run_folder
+from cvae_support.config import MODELS, RECIPES, Config
+from cvae_support.data import CLASSES, cache_folder, load_fashion_mnist
+
+EXAMPLES = """examples:
+  python -m cvae_support data
+  python -m cvae_support train --model adaln --width 0.25 --recipe fast --epochs 10 --learning-rate 3e-3
+  python -m cvae_support train --model adaln --width 0.25 --recipe fast --epochs 10 --learning-rate 3e-3 --resume
+  python -m cvae_support train --epochs 1 --width 0.25 --images 5120            # a minute's try
+  fabric run --accelerator=cuda --devices=2 --precision=bf16-mixed cvae_support/__main__.py train --model adaln
+  python -m cvae_support info
+  python -m cvae_support sample adaln-w0.25-kl0.01-fast --class Sandal --count 8 --out sandals.png
+"""
+
+
+def find_weights(name: str) -> Path:
+    """A checkpoint's .json: a path, or the name of one that ships with the package."""
+    path, shipped = Path(name), SHIPPED_FOLDER / f"{name}.json"
+    if path.suffix == ".json":
+        return path
+    if shipped.is_file():
+        return shipped
+    raise CheckpointError(f"no weights called {name!r}; shipped are {', '.join(shipped_names())}, or give a .json file")
+
+
+def shipped_names() -> list[str]:
+    return sorted(path.stem for path in SHIPPED_FOLDER.glob("*.json"))
+
+
+def class_index(name: str) -> int:
+    """A class by its name, in any case, or by its number."""
+    names = [known.lower() for known in CLASSES]
+    if name.lower() in names:
+        return names.index(name.lower())
+    if name.isdigit() and int(name) < len(CLASSES):
+        return int(name)
+    raise ValueError(f"no class {name!r}; there are 0 to {len(CLASSES) - 1}, or by name: {', '.join(CLASSES)}")
+
+
+def run_data(_: argparse.Namespace) -> None:
+    data = load_fashion_mnist()
+    print(f"Fashion-MNIST: {len(data.train_images)} training and {len(data.test_images)} test images, verified")
+    print(f"kept in {cache_folder() / 'fashion-mnist'}")
+
+
+def run_train(arguments: argparse.Namespace) -> None:
+    from cvae_support.training import train  # Fabric is slow to import, and only training needs it
+
+    config = Config(**{field.name: getattr(arguments, field.name) for field in config_fields()})
+    data = load_fashion_mnist()
+    if arguments.images:
+        data = data.first(arguments.images, max(arguments.images // 6, 1))
+    folder = arguments.folder or run_folder(config, data.checksum)
+    train(config, data, folder, resume=arguments.resume)
+    print(f"weights: {folder / 'final.json'}")
+
+
+def run_sample(arguments: argparse.Namespace) -> None:
+    import torch
+    from PIL import Image
+
+    label = class_index(arguments.label)
+    if arguments.count < 1:
+        raise ValueError(f"--count must be 1 or more, got {arguments.count}")
+    model, _ = load_model(find_weights(arguments.weights))
+    y = torch.full((arguments.count,), label) if model.conditional else arguments.count
+    images = model.sample(y, torch.Generator().manual_seed(arguments.seed))
+    strip = torch.cat(list(images.squeeze(1)), dim=1)  # side by side
+    Image.fromarray((strip * 255).round().byte().numpy()).save(arguments.out)
+    what = CLASSES[label] if model.conditional else "no class: the model is unconditional"
+    print(f"{arguments.count} samples ({what}) in {arguments.out}")
+
+
+def run_info(arguments: argparse.Namespace) -> None:
+    from cvae_support.models import count_parameters
+
+    for name in [arguments.weights] if arguments.weights else shipped_names():
+        model, record = load_model(find_weights(name))
+        row = record["history"][-1]
+        print(f"{name}")
+        print(f"  fingerprint  {record['fingerprint']}")
+        print(f"  config       {', '.join(f'{key}={value}' for key, value in record['config'].items())}")
+        print(f"  parameters   {count_parameters(model):,} (decoder {count_parameters(model.decoder):,})")
+        print(f"  test loss    reconstruction {row['test_recon']:.5f}, KL {row['test_kl']:.4f} after epoch {row['epoch']}")
+        print(f"  made with    {', '.join(f'{key} {value}' for key, value in record['versions'].items())}")
+        print(f"  sha256       {record['sha256']}")
+
+
+def config_fields():
+    """The fields of Config a user sets; size and number of classes come from the data."""
+    return [field for field in fields(Config) if field.name not in ("image_size", "num_classes")]
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="python -m cvae_support",
+        description="The class-conditional VAE of the tutorial: its data, its training, its samples.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    data = commands.add_parser("data", help="find or download Fashion-MNIST, and verify it")
+    data.set_defaults(run=run_data)
+
+    train = commands.add_parser(
+        "train", help="train a model", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    choices = {"model": MODELS, "recipe": RECIPES}
+    for field in config_fields():
+        flag = f"--{field.name.replace('_', '-')}"
+        if field.type is bool:
+            train.add_argument(flag, action=argparse.BooleanOptionalAction, default=field.default)
+        else:
+            train.add_argument(
+                flag, type=field.type, default=field.default, choices=choices.get(field.name), help="default %(default)s"
+            )
+    train.add_argument("--folder", type=Path, help="where to keep the run (default: in the cache)")
+    train.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    train.add_argument("--images", type=int, default=0, metavar="N", help="use the first N training images only")
+    train.set_defaults(run=run_train)
+
+    sample = commands.add_parser("sample", help="draw images of a class")
+    sample.add_argument("weights", help="a name that `info` lists, or a checkpoint's .json file")
+    sample.add_argument("--class", dest="label", required=True, help="name or number, as in Sandal or 5")
+    sample.add_argument("--count", type=int, default=8, help="default %(default)s")
+    sample.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    sample.add_argument("--out", type=Path, default=Path("sample.png"), help="default %(default)s")
+    sample.set_defaults(run=run_sample)
+
+    info = commands.add_parser("info", help="describe the shipped weights, or one checkpoint")
+    info.add_argument("weights", nargs="?", help="a shipped name, or a checkpoint's .json file")
+    info.set_defaults(run=run_info)
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; 0 if it went well, 1 with one message if not, 130 after Ctrl-C."""
+    arguments = parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, RuntimeError, OSError) as error:  # our own errors are RuntimeErrors
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""Checkpoints: safetensors for the numbers, JSON for everything else; and load_or_train, which the page calls.
+
+A checkpoint is a pair: NAME.json (configuration, fingerprint, history, checksums, versions) names the file of
+its tensors, NAME.HASH.safetensors, and that file's SHA-256. The tensors are written first and the JSON last,
+each to a temporary file that is then renamed, so that at every moment NAME.json and what it names belong together.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from cvae_support.config import Config
+from cvae_support.data import Dataset, cache_folder, load_fashion_mnist
+from cvae_support.models import VAE
+
+SHIPPED_FOLDER = Path(__file__).parent / "weights"
+FORMAT = 1
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is absent, damaged, foreign, or of another configuration."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write content so that path holds the old bytes or all the new ones, never a part."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # on the disk before the rename makes it the real one
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """Of this package and of torch, for the record."""
+    try:
+        own = version("cvae_support")
+    except PackageNotFoundError:  # used from a checkout that was not installed
+        own = "not installed"
+    return {"cvae_support": own, "torch": torch.__version__}
+
+
+def save_checkpoint(path: Path, tensors: dict[str, Tensor], config: Config, **record: Any) -> None:
+    """Write the tensors and the record as the checkpoint path (a .json file). Raises OSError if it can't be."""
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    digest = hashlib.sha256(content).hexdigest()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = path.with_name(f"{path.stem}.{digest[:12]}.safetensors")
+    write_atomically(weights, content)
+    text = json.dumps(
+        {
+            "format": FORMAT,
+            "config": asdict(config),
+            "fingerprint": config.fingerprint,
+            "weights": weights.name,
+            "sha256": digest,
+            "versions": versions(),
+            **record,
+        },
+        indent=1,
+    )
+    write_atomically(path, text.encode())
+    for stale in path.parent.glob(f"{path.stem}.*.safetensors"):  # only now is the older one not needed
+        if stale != weights:
+            stale.unlink()
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the record of the checkpoint path (a .json file), verified.
+
+    Raises CheckpointError, saying what is wrong with which file, and returns nothing half-read.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        name, digest = record["weights"], record["sha256"]
+        if record["format"] != FORMAT or {"config", "fingerprint", "history", "data"} - record.keys():
+            raise KeyError("format, config, fingerprint, history or data")
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no checkpoint at {path}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint of this package: {error!r}") from error
+    weights = path.with_name(Path(name).name)  # the same folder, whatever the name says
+    try:
+        content = weights.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} names {weights.name}, which cannot be read: {error}") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise CheckpointError(f"{weights} is truncated or altered: its SHA-256 is not the one in {path.name}")
+    try:
+        return load(content), record
+    except SafetensorError as error:
+        raise CheckpointError(f"{weights} is not a safetensors file: {error}") from error
+
+
+def differences(record: dict[str, Any], config: Config, data_checksum: str | None = None) -> list[str]:
+    """Where a checkpoint's configuration is not the one asked for: 'epochs is 10 there, 12 asked for'."""
+    wanted = asdict(config)
+    found = [
+        f"{name} is {record['config'].get(name)!r} there, {wanted.get(name)!r} asked for"
+        for name in sorted(record["config"].keys() | wanted.keys())
+        if record["config"].get(name) != wanted.get(name)
+    ]
+    if not found and record["fingerprint"] != config.fingerprint:
+        found.append(f"the fingerprint is {record['fingerprint']} there, {config.fingerprint} asked for")
+    if data_checksum and record["data"] != data_checksum:
+        found.append("it was trained on other data")
+    return found
+
+
+def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[VAE, dict[str, Any]]:
+    """The model in the checkpoint path, in float32 and ready to use, and its record. Raises CheckpointError."""
+    tensors, record = load_checkpoint(path)
+    try:
+        config = Config(**record["config"])
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} has a configuration this version does not know: {error}") from error
+    with torch.device("meta"):  # no time spent on an initialisation that is overwritten
+        model = VAE(config)
+    try:
+        model.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"the tensors of {path} are not those of its configuration: {error}") from error
+    return model.to(device).eval(), record
+
+
+def run_folder(config: Config, data_checksum: str) -> Path:
+    """Where a local run of this configuration on this data keeps its checkpoints."""
+    return cache_folder() / "runs" / f"{config.name}-{config.fingerprint[:8]}-{data_checksum[:8]}"
+
+
+def load_or_train(
+    config: Config, data: Dataset | None = None, device: torch.device | str = "cpu"
+) -> tuple[VAE, dict[str, Any]]:
+    """The trained model of this configuration, ready to use, and its record (with "history").
+
+    The weights that ship with the package if they are of exactly this configuration, else those of an
+    earlier local run, else a new run, which is resumed if it was interrupted. Says which it was.
+    """
+    shipped = SHIPPED_FOLDER / f"{config.name}.json"
+    data_checksum = data.checksum if data else None
+    if shipped.is_file():
+        model, record = load_model(shipped, device)
+        differing = differences(record, config, data_checksum)
+        if not differing:
+            print(f"{config.name}: shipped weights, {record['config']['epochs']} epochs")
+            return model, record
+        print(f"{config.name}: the shipped weights are of another run: {'; '.join(differing)}")
+    data = data or load_fashion_mnist()
+    folder = run_folder(config, data.checksum)
+    if not (folder / "final.json").is_file():
+        from cvae_support.training import train  # the page needs Fabric only if it has to train
+
+        print(f"{config.name}: no weights for this configuration yet, training {config.epochs} epochs in {folder}")
+        train(config, data, folder, resume=(folder / "last.json").is_file())
+    else:
+        print(f"{config.name}: weights of a local run in {folder}")
+    return load_model(folder / "final.json", device)

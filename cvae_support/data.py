@@ -1,0 +1,186 @@
+"""Fashion-MNIST (Xiao et al. 2017): found, verified and read into one tensor of bytes.
+
+The four files are looked for in the cache, in the folder FASHION_MNIST_DIR, where Debian's package
+dataset-fashion-mnist puts them, and last at torchvision's mirror. Whatever the source, the SHA-256 of
+each uncompressed file is checked before it is used.
+"""
+
+import gzip
+import hashlib
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+
+# SHA-256 of the files as they are when unpacked: gzip output differs from tool to tool, the content does not.
+SHA256 = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+WAYS_OUT = """Three ways out:
+  1. go online and run this again: torchvision downloads the files (30 MB);
+  2. on Debian or Ubuntu: sudo apt-get install dataset-fashion-mnist;
+  3. put the four files (.gz or unpacked) in a folder and set FASHION_MNIST_DIR to it."""
+
+
+class DataError(RuntimeError):
+    """The dataset cannot be had, or is not what it should be."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images (N, 1, S, S) uint8 and labels (N,) int64 of both splits, and a checksum of them all."""
+
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    classes: tuple[str, ...]
+    checksum: str
+
+    def to(self, device: torch.device | str) -> "Dataset":
+        """The same dataset with its tensors on the device."""
+        return replace(self, **{
+            name: getattr(self, name).to(device)
+            for name in ("train_images", "train_labels", "test_images", "test_labels")
+        })  # fmt: skip
+
+    def first(self, train: int, test: int) -> "Dataset":
+        """A small dataset of the first images of each split, for a quick try."""
+        text = f"{self.checksum} first {train} {test}"
+        return Dataset(
+            self.train_images[:train], self.train_labels[:train],
+            self.test_images[:test], self.test_labels[:test],
+            self.classes, hashlib.sha256(text.encode()).hexdigest(),
+        )  # fmt: skip
+
+
+def cache_folder() -> Path:
+    """Where data and training runs are kept.
+
+    CVAE_CACHE if set, else .cache in the checkout this package lies in, else the user's cache folder.
+    """
+    if os.environ.get("CVAE_CACHE"):
+        return Path(os.environ["CVAE_CACHE"])
+    checkout = Path(__file__).resolve().parents[1]
+    if (checkout / "pyproject.toml").is_file():
+        return checkout / ".cache"
+    return Path.home() / ".cache" / "cvae_support"
+
+
+def read_verified(folder: Path, name: str) -> bytes:
+    """One file of the four, unpacked, from folder. DataError if absent, unreadable or altered."""
+    try:
+        if (folder / name).is_file():
+            content = (folder / name).read_bytes()
+        elif (folder / f"{name}.gz").is_file():
+            content = gzip.decompress((folder / f"{name}.gz").read_bytes())
+        else:
+            raise DataError(f"{name} is not in {folder}")
+    except (OSError, EOFError, gzip.zlib.error) as error:
+        raise DataError(f"{folder / name} cannot be read: {error}") from error
+    if hashlib.sha256(content).hexdigest() != SHA256[name]:
+        raise DataError(f"{folder / name} is not Fashion-MNIST's file (its SHA-256 differs); delete it and try again")
+    return content
+
+
+def torchvision_download(folder: Path) -> Path:
+    """Let torchvision download the files below folder; returns where it put them."""
+    # Imported here: beside a torch of another build this import fails, and reading the data must not.
+    from torchvision.datasets import FashionMNIST
+
+    FashionMNIST(str(folder), download=True)
+    return folder / "FashionMNIST" / "raw"
+
+
+def sources(scratch: Path) -> Iterator[tuple[str, Path]]:
+    """Each place to look, with its name, best first. The download starts when its turn comes."""
+    yield "cache", cache_folder() / "fashion-mnist"
+    if os.environ.get("FASHION_MNIST_DIR"):
+        yield "FASHION_MNIST_DIR", Path(os.environ["FASHION_MNIST_DIR"])
+    yield "Debian package", DEBIAN_FOLDER
+    yield "torchvision", scratch
+
+
+def find_files() -> tuple[dict[str, bytes], str]:
+    """The verified content of the four files, and the name of the source that had them.
+
+    Raises DataError, listing every source tried and the ways out, when none has them.
+    """
+    tried = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for source, folder in sources(Path(scratch)):
+            try:
+                if source == "torchvision":
+                    folder = torchvision_download(folder)
+                files = {name: read_verified(folder, name) for name in SHA256}
+            except DataError as error:
+                tried.append(f"  {source}: {error}")
+                # A folder somebody named, or a cache gone bad, is worth a word even if the next source helps.
+                if source == "FASHION_MNIST_DIR" or "SHA-256" in str(error):
+                    warnings.warn(f"Fashion-MNIST from {source}: {error}", stacklevel=3)
+            except Exception as error:  # torchvision fails in many ways: import, network, disk
+                tried.append(f"  {source}: {type(error).__name__}: {error}")
+            else:
+                return files, source
+    raise DataError("\n".join(["Fashion-MNIST was not found. Tried:", *tried, WAYS_OUT]))
+
+
+def fill_cache(files: dict[str, bytes]) -> None:
+    """Keep the files in the cache. A cache that cannot be written is no reason to stop."""
+    folder = cache_folder() / "fashion-mnist"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            partial = folder / f"{name}.{os.getpid()}.partial"
+            partial.write_bytes(content)
+            partial.replace(folder / name)  # atomic: a reader sees the whole file or none
+    except OSError as error:
+        warnings.warn(f"the data could not be cached in {folder}: {error}", stacklevel=2)
+
+
+def parse_idx(content: bytes, name: str) -> Tensor:
+    """The array in a file of the IDX format, as uint8 of the shape the file states."""
+    if len(content) < 4 or content[:3] != b"\0\0\x08":
+        raise DataError(f"{name} is not an IDX file of bytes")
+    rank = content[3]
+    shape = np.frombuffer(content, ">u4", count=rank, offset=4).astype(int)
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)
+    if values.size != shape.prod():
+        raise DataError(f"{name} says it holds {tuple(shape)} values and holds {values.size}")
+    return torch.from_numpy(values.reshape(shape).copy())
+
+
+def load_fashion_mnist() -> Dataset:
+    """All 60,000 training and 10,000 test images, as bytes: (N, 1, 28, 28) uint8.
+
+    At 55 MB they fit on any device; a batch is then a slice and needs no loader. Raises DataError.
+    """
+    files, source = find_files()
+    if source != "cache":
+        fill_cache(files)
+    arrays = {name: parse_idx(content, name) for name, content in files.items()}
+    train_x, train_y, test_x, test_y = (arrays[name] for name in SHA256)
+    return Dataset(
+        train_x.unsqueeze(1), train_y.long(),
+        test_x.unsqueeze(1), test_y.long(),
+        CLASSES, hashlib.sha256("".join(SHA256.values()).encode()).hexdigest(),
+    )  # fmt: skip
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 0 .. 255 -> float32 0 .. 1, what the models take and give."""
+    return images.float() / 255

@@ -1,0 +1,163 @@
+"""The figures: image grids, curves and scatter plots, and the one way they reach the page.
+
+Every figure is a plain Plotly figure wrapped in `show`, which gives it an accessible name and lets the page's
+own script (assets/figures.js) draw it in the theme of the moment. A grid of images is one heatmap of bytes:
+ten classes of eight samples are 91 kB, where a heatmap for each image would be half a megabyte.
+"""
+
+import html
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+import torch
+from plotly.subplots import make_subplots
+from torch import Tensor
+
+# One colour and one marker for each class: colour is never the only cue. Readable on white and on near-black.
+CLASS_COLOURS = (
+    "#4A90D9", "#E07B39", "#3FA37A", "#C75C9B", "#8C7AE6", "#B8860B", "#1FA2B8", "#D9534F", "#8A8F98", "#6B9E23",
+)  # fmt: skip
+CLASS_MARKERS = (
+    "circle", "square", "diamond", "cross", "x", "triangle-up", "triangle-down", "star", "pentagon", "hexagram",
+)  # fmt: skip
+LINE_COLOURS = ("#4A90D9", "#E07B39", "#3FA37A", "#8C7AE6")
+LINE_DASHES = ("solid", "dash", "dot", "dashdot")
+BORDER = 1  # dark pixels around every image of a grid, so that neighbours do not touch
+
+
+class Shown:
+    """A figure with an accessible name, as Jupyter, Colab and the site each can show it."""
+
+    def __init__(self, figure: go.Figure, alt: str):
+        self.figure, self.alt = figure, alt
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        name = html.escape(self.alt, quote=True)
+        if "QUARTO_DOCUMENT_FILE" in os.environ or "CVAE_SITE" in os.environ:
+            # On the site only the data: figures.js draws it with the one copy of Plotly the page has.
+            data = self.figure.to_json().replace("</", "<\\/")
+            return {
+                "text/html": f'<div class="cvae-figure" role="img" aria-label="{name}">'
+                f'<script type="application/json">{data}</script></div>'
+            }
+        body = self.figure.to_html(full_html=False, include_plotlyjs="cdn", config={"displaylogo": False})
+        return {
+            "application/vnd.plotly.v1+json": json.loads(self.figure.to_json()),
+            "text/html": f'<div role="img" aria-label="{name}">{body}</div>',
+        }
+
+
+def show(figure: go.Figure, alt: str) -> Shown:
+    """The figure as the last value of a cell; alt says what the picture shows to who cannot see it."""
+    return Shown(figure, alt)
+
+
+def finish(figure: go.Figure, height: int, aspect: float | None = None) -> go.Figure:
+    """The look all figures share. aspect (height / width of the plot area) lets the page keep pixels square."""
+    figure.update_layout(
+        height=height,
+        margin=dict(l=10, r=10, t=30, b=10),
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font=dict(size=13),
+        legend=dict(orientation="h", yanchor="bottom", y=1.02, x=0),
+        meta={"aspect": aspect},
+    )
+    return figure
+
+
+def image_grid(images: Tensor, rows: Sequence[str], columns: Sequence[str], column_title: str = "") -> go.Figure:
+    """Images (R, C, S, S) in [0, 1] as one heatmap; hover names row, column and pixel.
+
+    rows and columns are the names of the R rows and the C columns, each used once.
+    Raises ValueError where names and images do not fit together.
+    """
+    if images.ndim != 4 or images.shape[:2] != (len(rows), len(columns)):
+        raise ValueError(f"{len(rows)} rows and {len(columns)} columns named, images of shape {tuple(images.shape)}")
+    if len(set(rows)) < len(rows) or len(set(columns)) < len(columns):
+        raise ValueError("every row and every column needs a name of its own")
+    cell = images.shape[-1] + 2 * BORDER
+    padded = torch.nn.functional.pad(images.detach().cpu(), [BORDER] * 4)
+    mosaic = (padded.clamp(0, 1) * 255).round().to(torch.uint8)  # one range for all: contrasts can be compared
+    mosaic = mosaic.permute(0, 2, 1, 3).reshape(len(rows) * cell, len(columns) * cell)
+
+    def pixels(names: Sequence[str], kind: str) -> list[str]:
+        return [f"{name}, {kind} {pixel - BORDER}" for name in names for pixel in range(cell)]
+
+    # The names of the pixels are the axis values: hover can say them, and they cost nothing per pixel.
+    x, y = pixels(columns, "pixel column"), pixels(rows, "pixel row")
+    figure = go.Figure(
+        go.Heatmap(
+            z=mosaic.numpy(), x=x, y=y, zmin=0, zmax=255,
+            colorscale=[[0, "#000"], [1, "#fff"]], showscale=False,
+            hovertemplate="%{y}<br>%{x}<br>brightness %{z} of 255<extra></extra>",
+        )
+    )  # fmt: skip
+    middle = cell // 2
+    figure.update_xaxes(
+        type="category", tickvals=x[middle::cell], ticktext=list(columns), side="top", ticks="", showgrid=False,
+        title=column_title, constrain="domain", fixedrange=True, tickangle=0,
+    )  # fmt: skip
+    figure.update_yaxes(
+        type="category", tickvals=y[middle::cell], ticktext=list(rows), autorange="reversed", ticks="",
+        showgrid=False, scaleanchor="x", constrain="domain", fixedrange=True, automargin=True,
+    )  # fmt: skip
+    aspect = len(rows) / len(columns)
+    return finish(figure, height=int(560 * aspect) + 80, aspect=aspect)
+
+
+def training_curves(histories: dict[str, list[dict[str, float]]], kl_weights: dict[str, float]) -> go.Figure:
+    """Test reconstruction loss and weighted KL against epochs, side by side, one line a model."""
+    figure = make_subplots(rows=1, cols=2, subplot_titles=["reconstruction (MSE)", "KL × weight"])
+    for line, (name, history) in enumerate(histories.items()):
+        epochs = [row["epoch"] for row in history]
+        for column, (key, factor) in enumerate([("test_recon", 1.0), ("test_kl", kl_weights[name])], start=1):
+            figure.add_scatter(
+                x=epochs, y=[row[key] * factor for row in history], name=name, legendgroup=name,
+                showlegend=column == 1, mode="lines+markers", row=1, col=column,
+                line=dict(color=LINE_COLOURS[line], dash=LINE_DASHES[line]),
+                hovertemplate=f"{name}, epoch %{{x}}: %{{y:.5f}}<extra></extra>",
+            )  # fmt: skip
+    figure.update_xaxes(title="epoch")
+    figure.update_yaxes(rangemode="tozero", tickformat=".3f")
+    figure = finish(figure, height=360)
+    return figure.update_layout(legend=dict(y=-0.3, yanchor="top"))
+
+
+def class_scatter(maps: dict[str, Tensor], labels: Tensor, classes: Sequence[str]) -> go.Figure:
+    """Points (N, 2) of each map side by side, coloured and marked by label (N,), with one legend."""
+    figure = make_subplots(rows=1, cols=len(maps), subplot_titles=list(maps) if len(maps) > 1 else None)
+    for column, points in enumerate(maps.values(), start=1):
+        for label, name in enumerate(classes):
+            x, y = points[labels == label].round(decimals=1).T.tolist()
+            figure.add_scatter(
+                x=x, y=y, name=name, legendgroup=name, showlegend=column == 1, mode="markers", row=1, col=column,
+                marker=dict(size=4, opacity=0.75, color=CLASS_COLOURS[label], symbol=CLASS_MARKERS[label]),
+                hovertemplate=f"{name}<extra></extra>",
+            )  # fmt: skip
+    # The axes of a t-SNE map mean nothing: no ticks to read anything off.
+    figure.update_xaxes(showticklabels=False, showgrid=False, zeroline=False)
+    figure.update_yaxes(showticklabels=False, showgrid=False, zeroline=False)
+    figure = finish(figure, height=480)
+    return figure.update_layout(legend=dict(y=-0.05, yanchor="top", itemsizing="constant"))
+
+
+def show_source(*objects: Any) -> Any:
+    """The package's own source of these functions and classes, folded, as Markdown: shown, never pasted."""
+    import inspect
+    from pathlib import Path
+
+    from IPython.display import Markdown
+
+    parts = []
+    for thing in objects:
+        file = Path(inspect.getsourcefile(thing)).name
+        code = inspect.getsource(thing).rstrip()
+        parts.append(
+            f"<details>\n<summary>Source: <code>{thing.__name__}</code> in <code>cvae_support/{file}</code></summary>\n\n"
+            f"```python\n{code}\n```\n\n</details>"
+        )
+    return Markdown("\n\n".join(parts))

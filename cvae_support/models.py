@@ -1,0 +1,189 @@
+"""The three models: an unconditional ResNet VAE, and the same VAE conditioned in two ways.
+
+"spatial" joins a learned class map to the features as an extra channel; "adaln" modulates every
+normalization of every residual block; "unconditional" does neither.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from cvae_support.config import Config
+from cvae_support.layers import (
+    AdaLNResnetBlock,
+    ClassMap,
+    ResnetBlock,
+    SelfAttention,
+    Upsample,
+    num_groups,
+    through,
+)
+
+
+def check_labels(y: Tensor, num_classes: int) -> None:
+    """Raise ValueError unless y is a (B,) integer tensor with values in 0 .. num_classes - 1."""
+    if y.dtype not in (torch.int64, torch.int32, torch.uint8) or y.ndim != 1:
+        raise ValueError(f"y must be a (B,) tensor of integers, got {y.dtype} of shape {tuple(y.shape)}")
+    # Looking at the values would make a GPU wait for every batch, and break a compiled graph in two.
+    if torch.compiler.is_compiling() or y.device.type != "cpu":
+        return
+    if y.numel() and not 0 <= int(y.min()) <= int(y.max()) < num_classes:
+        raise ValueError(f"y must lie in 0 .. {num_classes - 1}, got {int(y.min())} .. {int(y.max())}")
+
+
+def block(in_channels: int, out_channels: int, cond_dim: int | None) -> nn.Module:
+    """A residual block: modulated where there is a condition vector, plain where there is none."""
+    if cond_dim is None:
+        return ResnetBlock(in_channels, out_channels)
+    return AdaLNResnetBlock(in_channels, out_channels, cond_dim)
+
+
+class Encoder(nn.Module):
+    """x (B, 1, S, S), y (B,) -> mu, log_var, each (B, 1, S/4, S/4).
+
+    conditioning is "unconditional", "spatial" or "adaln". The encoder owns its class embedding.
+    """
+
+    def __init__(self, config: Config, conditioning: str):
+        super().__init__()
+        self.conditioning = conditioning
+        narrow, middle, wide = config.channels
+        cond_dim = wide if conditioning == "adaln" else None
+        if conditioning == "spatial":
+            self.embed = ClassMap(config.num_classes, config.latent_size)
+        elif conditioning == "adaln":
+            self.embed = nn.Embedding(config.num_classes, wide)
+        self.trunk = nn.ModuleList([
+            nn.Conv2d(1, narrow, 3, padding=1),
+            block(narrow, middle, cond_dim),
+            block(middle, middle, cond_dim),
+            nn.Conv2d(middle, middle, 3, stride=2, padding=1),  # S -> S/2
+            block(middle, wide, cond_dim),
+            block(wide, wide, cond_dim),
+            nn.Conv2d(wide, wide, 3, stride=2, padding=1),  # S/2 -> S/4
+            block(wide, wide, cond_dim),
+            SelfAttention(wide),
+            block(wide, wide, cond_dim),
+            nn.GroupNorm(num_groups(wide), wide),
+            nn.SiLU(),
+        ])
+        self.to_latent = nn.Conv2d(wide + (conditioning == "spatial"), 2, 3, padding=1)
+
+    def forward(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.conditioning == "unconditional":
+            h = through(self.trunk, x)
+        elif self.conditioning == "spatial":
+            h = torch.cat([through(self.trunk, x), self.embed(y)], dim=1)  # one more channel
+        else:
+            h = through(self.trunk, x, self.embed(y))
+        mu, log_var = self.to_latent(h).chunk(2, dim=1)
+        return mu, log_var
+
+
+class Decoder(nn.Module):
+    """z (B, 1, S/4, S/4) and a class embedding -> image (B, 1, S, S) in [0, 1].
+
+    It takes the embedding, not the label, so that a blend of two classes can be decoded as well.
+    """
+
+    def __init__(self, config: Config, conditioning: str):
+        super().__init__()
+        self.conditioning = conditioning
+        narrow, middle, wide = config.channels
+        cond_dim = wide if conditioning == "adaln" else None
+        if conditioning == "spatial":
+            self.embed = ClassMap(config.num_classes, config.latent_size)
+        elif conditioning == "adaln":
+            self.embed = nn.Embedding(config.num_classes, wide)
+        self.trunk = nn.ModuleList([
+            nn.Conv2d(1 + (conditioning == "spatial"), wide, 3, padding=1),
+            block(wide, wide, cond_dim),
+            SelfAttention(wide),
+            block(wide, wide, cond_dim),
+            block(wide, wide, cond_dim),
+            block(wide, wide, cond_dim),
+            block(wide, middle, cond_dim),
+            Upsample(middle),  # S/4 -> S/2
+            block(middle, middle, cond_dim),
+            block(middle, middle, cond_dim),
+            block(middle, narrow, cond_dim),
+            Upsample(narrow),  # S/2 -> S
+            nn.GroupNorm(num_groups(narrow), narrow),
+            nn.SiLU(),
+            nn.Conv2d(narrow, 1, 3, padding=1),
+            nn.Sigmoid(),
+        ])
+
+    def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
+        if self.conditioning == "spatial":
+            return through(self.trunk, torch.cat([z, cond], dim=1))  # class map as a second channel
+        return through(self.trunk, z, cond)
+
+
+class VAE(nn.Module):
+    """A variational autoencoder on S x S images, conditional on y unless config.model says otherwise.
+
+    forward(x (B, 1, S, S), y (B,)) -> recon (B, 1, S, S), mu, log_var, z (each (B, 1, S/4, S/4)).
+    Kingma & Welling 2014; conditional: Sohn et al. 2015 with the prior p(z|y) = N(0, I).
+    Raises ValueError on images or labels that do not fit the configuration.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config, config.model if config.encoder_sees_y else "unconditional")
+        self.decoder = Decoder(config, config.model)
+
+    @property
+    def conditional(self) -> bool:
+        return self.config.model != "unconditional"
+
+    def latent_shape(self, batch: int) -> tuple[int, int, int, int]:
+        """(B, 1, S/4, S/4)."""
+        return (batch, 1, self.config.latent_size, self.config.latent_size)
+
+    def embed(self, y: Tensor) -> Tensor | None:
+        """The decoder's class embedding of y (B,): (B, 1, S/4, S/4) spatial, (B, D) adaLN, else None."""
+        if not self.conditional:
+            return None
+        check_labels(y, self.config.num_classes)
+        return self.decoder.embed(y)
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x (B, 1, S, S) in [0, 1], y (B,) -> mu, log_var of q(z|x, y), each (B, 1, S/4, S/4)."""
+        side = self.config.image_size
+        if x.ndim != 4 or x.shape[1:] != (1, side, side) or not x.is_floating_point():
+            raise ValueError(f"x must be a (B, 1, {side}, {side}) float tensor in [0, 1], got {x.dtype} of shape {tuple(x.shape)}")
+        if self.conditional:
+            if y is None:
+                raise ValueError(f'a "{self.config.model}" model needs the labels: encode(x, y)')
+            check_labels(y, self.config.num_classes)
+        return self.encoder(x, y)
+
+    def decode(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
+        """z (B, 1, S/4, S/4) and a class embedding, as from embed(y) -> (B, 1, S, S) in [0, 1]."""
+        if tuple(z.shape[1:]) != self.latent_shape(1)[1:]:
+            raise ValueError(f"z must have shape {('B',) + self.latent_shape(1)[1:]}, got {tuple(z.shape)}")
+        if self.conditional and cond is None:
+            raise ValueError("decode takes a class embedding: decode(z, model.embed(y))")
+        return self.decoder(z, cond)
+
+    def forward(self, x: Tensor, y: Tensor | None = None, eps: Tensor | None = None):
+        """One pass. eps (B, 1, S/4, S/4) is the noise of the reparameterization; drawn when not given."""
+        mu, log_var = self.encode(x, y)
+        eps = torch.randn_like(mu) if eps is None else eps
+        z = mu + torch.exp(0.5 * log_var) * eps
+        return self.decode(z, self.embed(y)), mu, log_var, z
+
+    @torch.no_grad()
+    def sample(self, y: Tensor | int, generator: torch.Generator | None = None) -> Tensor:
+        """Images of the classes y (B,), z from N(0, I): (B, 1, S, S). An unconditional model takes a count."""
+        count = y if isinstance(y, int) else len(y)
+        device = next(self.parameters()).device
+        # Drawn on the CPU, so that a seed gives the same z on every device.
+        z = torch.randn(self.latent_shape(count), generator=generator).to(device)
+        return self.decode(z, self.embed(y.to(device)) if self.conditional else None)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """The number of trainable parameters."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

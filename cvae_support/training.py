@@ -1,0 +1,233 @@
+"""One training loop for every model, on Lightning Fabric.
+
+`train` runs on whatever Fabric finds (cuda, else mps, else cpu); started with `fabric run`, the same code uses
+several devices, several machines, or bf16. Every random draw is a function of (seed, epoch), so that a resumed
+run, and a run on two processes, see the very numbers an uninterrupted run on one would.
+"""
+
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from cvae_support.checkpoints import CheckpointError, differences, load_checkpoint, save_checkpoint
+from cvae_support.config import Config
+from cvae_support.data import Dataset, to_float
+from cvae_support.losses import vae_loss
+from cvae_support.models import VAE
+
+WARM_UP = 0.1  # share of the "fast" run in which the rate climbs to its peak
+EMA_DECAY = 0.995  # weights averaged over about the last 200 steps
+TEST_BATCH = 500
+
+
+class TrainingError(RuntimeError):
+    """Training cannot start or go on."""
+
+
+def learning_rate(step: int, steps: int, config: Config) -> float:
+    """The rate at a step: constant for "plain"; up and down once for "fast" (warm-up, then half a cosine)."""
+    if config.recipe == "plain":
+        return config.learning_rate
+    progress = step / steps
+    if progress < WARM_UP:
+        return config.learning_rate * (0.04 + 0.96 * progress / WARM_UP)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
+
+
+def epoch_generator(config: Config, epoch: int) -> torch.Generator:
+    """The source of an epoch's order and noise. On the CPU, so that every device draws the same."""
+    return torch.Generator().manual_seed(config.seed * 100_003 + epoch)
+
+
+@torch.no_grad()
+def test_loss(model: VAE, data: Dataset, fabric: Fabric) -> dict[str, float]:
+    """Reconstruction and KL terms over the test set, z sampled with the same noise every time."""
+    model.eval()
+    generator = torch.Generator().manual_seed(0)
+    totals = torch.zeros(2, device=fabric.device)
+    for batch, start in enumerate(range(0, len(data.test_images), TEST_BATCH)):
+        images = data.test_images[start : start + TEST_BATCH]
+        eps = torch.randn(model.latent_shape(len(images)), generator=generator)
+        if batch % fabric.world_size != fabric.global_rank:
+            continue
+        x = to_float(images)
+        recon, mu, log_var, _ = model(x, data.test_labels[start : start + TEST_BATCH], eps.to(fabric.device))
+        totals += len(images) * torch.stack(vae_loss(recon, x, mu, log_var))
+    model.train()
+    recon_loss, kl = (fabric.all_reduce(totals, reduce_op="sum") / len(data.test_images)).tolist()
+    return {"test_recon": recon_loss, "test_kl": kl}
+
+
+def pack_state(model: VAE, average: AveragedModel | None, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Everything a run needs to go on, as flat tensors (so that no pickle is needed)."""
+    tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
+    if average is not None:
+        tensors |= {f"average.{name}": t for name, t in average.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": t for name, t in state.items()}
+    return tensors
+
+
+def unpack_state(
+    tensors: dict[str, Tensor], model: VAE, average: AveragedModel | None, optimizer: torch.optim.Optimizer
+) -> None:
+    """Put what pack_state packed back where it was."""
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+    model.load_state_dict(part("model."))
+    if average is not None:
+        average.load_state_dict(part("average."))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in part("optimizer.").items():
+        index, field = name.split(".")
+        state.setdefault(int(index), {})[field] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def check_start(config: Config, data: Dataset, world_size: int) -> None:
+    """Raise TrainingError if this data or this number of processes does not fit the configuration."""
+    side = config.image_size
+    for split, images, labels in (
+        ("training", data.train_images, data.train_labels),
+        ("test", data.test_images, data.test_labels),
+    ):
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (1, side, side):
+            raise TrainingError(
+                f"the {split} images must be uint8 of shape (N, 1, {side}, {side}), "
+                f"got {images.dtype} of shape {tuple(images.shape)}"
+            )
+        if len(images) != len(labels) or not len(images):
+            raise TrainingError(f"{len(images)} {split} images and {len(labels)} labels do not go together")
+        if not 0 <= int(labels.min()) <= int(labels.max()) < config.num_classes:
+            raise TrainingError(
+                f"the {split} labels must lie in 0 .. {config.num_classes - 1}, "
+                f"got {int(labels.min())} .. {int(labels.max())}"
+            )
+    if config.batch_size % world_size:
+        raise TrainingError(f"batch_size {config.batch_size} cannot be shared equally by {world_size} processes")
+    if config.batch_size > len(data.train_images):
+        raise TrainingError(f"batch_size {config.batch_size} is more than the {len(data.train_images)} training images")
+
+
+def train(config: Config, data: Dataset, folder: Path, resume: bool = False) -> list[dict[str, float]]:
+    """Train the model of this configuration; returns the history, one dict per epoch.
+
+    After every epoch folder/last.json holds all that is needed to go on, and at the end folder/final.json the
+    weights to use. Stopped at any moment, a run loses the epoch it was in; resume=True goes on from there, to the
+    same numbers. Raises TrainingError or CheckpointError on input that does not fit, before anything is written.
+    """
+    # Fabric() takes its settings from `fabric run`; without it, one device, the best there is.
+    fabric = Fabric() if os.environ.get("LT_CLI_USED") else Fabric(devices=1)
+    fabric.launch()
+    check_start(config, data, fabric.world_size)
+    last = folder / "last.json"
+    if last.is_file() and not resume:
+        raise TrainingError(f"{folder} already holds a run: resume it (--resume), or delete the folder to start over")
+
+    with torch.random.fork_rng(devices=[]):  # the seed decides the start, and nothing outside changes
+        torch.manual_seed(config.seed)
+        net = VAE(config)
+    # Channels last is the faster layout for these convolutions, on CPUs and GPUs alike.
+    net = net.to(fabric.device, memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(
+        net.parameters(), lr=config.learning_rate, fused=fabric.device.type in ("cpu", "cuda")
+    )
+    average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY)) if config.recipe == "fast" else None
+    history: list[dict[str, float]] = []
+    if resume:
+        tensors, record = load_checkpoint(last)
+        if differing := differences(record, config, data.checksum):
+            raise CheckpointError(f"{last} cannot be resumed: {'; '.join(differing)}")
+        unpack_state(tensors, net, average, optimizer)
+        history = record["history"]
+    model, optimizer = fabric.setup(net, optimizer)
+    data = data.to(fabric.device)
+
+    best = average.module if average is not None else net  # the weights that are tested and kept
+    interrupted = None
+    with progress_bar(fabric) as progress:
+        try:
+            for epoch in range(len(history) + 1, config.epochs + 1):
+                row = {"epoch": epoch}
+                row |= train_epoch(config, data, epoch, fabric, model, optimizer, average, progress)
+                row |= test_loss(best, data, fabric)
+                history.append(row)
+                if fabric.is_global_zero:
+                    save_checkpoint(
+                        last, pack_state(net, average, optimizer), config, data=data.checksum, history=history
+                    )
+                    progress.console.print(
+                        f"epoch {epoch}/{config.epochs}: train recon {row['train_recon']:.5f} kl {row['train_kl']:.4f}, "
+                        f"test recon {row['test_recon']:.5f} kl {row['test_kl']:.4f}, "
+                        f"{row['images_per_second']:.0f} images/s"
+                    )
+        except KeyboardInterrupt as error:
+            interrupted = error
+    if interrupted:
+        print(f"Stopped after epoch {len(history)}, which is kept in {folder}. Go on with --resume.")
+        raise interrupted
+    if fabric.is_global_zero:
+        save_checkpoint(folder / "final.json", best.state_dict(), config, data=data.checksum, history=history)
+    fabric.barrier()
+    return history
+
+
+def progress_bar(fabric: Fabric) -> Progress:
+    """Epoch, loss terms, images per second and time left; on the first process only."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"), TimeRemainingColumn(),
+        transient=True, disable=not fabric.is_global_zero,
+    )  # fmt: skip
+
+
+def train_epoch(
+    config: Config, data: Dataset, epoch: int, fabric: Fabric, model, optimizer, average: AveragedModel | None, progress: Progress
+) -> dict[str, Any]:
+    """One pass over the training set in random order; returns the means of the loss terms, and the speed."""
+    start = time.perf_counter()
+    generator = epoch_generator(config, epoch)
+    order = torch.randperm(len(data.train_images), generator=generator).to(fabric.device)
+    steps = len(order) // config.batch_size  # a last, smaller batch is left out; it is another one every epoch
+    share = slice(fabric.global_rank, None, fabric.world_size)  # this process's part of each batch
+    totals = torch.zeros(2, device=fabric.device)
+    task = progress.add_task(f"epoch {epoch}/{config.epochs}", total=steps, speed="")
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate((epoch - 1) * steps + step, config.epochs * steps, config)
+        index = order[step * config.batch_size : (step + 1) * config.batch_size][share]
+        # All the batch's noise is drawn everywhere and shared out, so that the number of processes changes nothing.
+        latent = (config.batch_size, 1, config.latent_size, config.latent_size)
+        eps = torch.randn(latent, generator=generator)[share].to(fabric.device, non_blocking=True)
+        x = to_float(data.train_images[index])
+        recon, mu, log_var, _ = model(x, data.train_labels[index], eps)
+        recon_loss, kl = vae_loss(recon, x, mu, log_var)
+        fabric.backward(recon_loss + config.kl_weight * kl)
+        optimizer.step()
+        optimizer.zero_grad()
+        if average is not None:
+            average.update_parameters(model.module)
+        totals += torch.stack([recon_loss.detach(), kl.detach()])  # summed on the device: no waiting in the loop
+        done = (step + 1) * config.batch_size
+        progress.update(task, advance=1, speed=f"{done / (time.perf_counter() - start):.0f} images/s")
+    progress.remove_task(task)
+    recon_mean, kl_mean = (fabric.all_reduce(totals, reduce_op="mean") / steps).tolist()
+    if not math.isfinite(recon_mean + kl_mean):
+        raise TrainingError(f"the loss is not finite in epoch {epoch}; the last good checkpoint is that of epoch {epoch - 1}")
+    seconds = time.perf_counter() - start
+    return {
+        "train_recon": recon_mean,
+        "train_kl": kl_mean,
+        "seconds": seconds,
+        "images_per_second": steps * config.batch_size / seconds,
+    }
