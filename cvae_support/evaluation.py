@@ -4,6 +4,7 @@ Functions that draw noise take a seed of their own, so that a figure does not de
 every model is shown the same z.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -79,17 +80,21 @@ def encode_means(model: VAE, images: Tensor, labels: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def latent_map(model: VAE, record: dict[str, Any], data: Dataset, per_class: int) -> tuple[Tensor, Tensor]:
+def latent_map(
+    model: VAE, record: dict[str, Any], data: Dataset, per_class: int, keep_in: Path | None = None
+) -> tuple[Tensor, Tensor]:
     """t-SNE (van der Maaten & Hinton 2008) of the means of the first test images of every class.
 
     Returns the points (N, 2) and the labels (N,). The map takes seconds to compute, so it is kept beside the
-    weights, or in the cache, and used again as long as weights, data and settings are the same.
+    weights (or, if it had to be computed, in keep_in or the cache) and used again as long as weights, data and
+    settings are the same.
     """
     index = first_per_class(data.test_labels, per_class)
     labels = data.test_labels[index].cpu()
     made_from = {"weights": record["sha256"], "data": data.checksum, "settings": f"{per_class} {TSNE}"}
     name = f"{model.config.name}.tsne.safetensors"
-    for path in (SHIPPED_FOLDER / name, cache_folder() / "tsne" / name):
+    kept = (keep_in or cache_folder() / "tsne") / name
+    for path in (SHIPPED_FOLDER / name, kept):
         try:
             with safe_open(path, framework="pt") as file:
                 if file.metadata() == made_from:
@@ -103,8 +108,8 @@ def latent_map(model: VAE, record: dict[str, Any], data: Dataset, per_class: int
     means = encode_means(model, data.test_images[index], data.test_labels[index])
     points = torch.from_numpy(Tsne(**TSNE).fit_transform(means.cpu().numpy())).float()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, save({"points": points}, metadata=made_from))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, save({"points": points}, metadata=made_from))
     except OSError as error:
-        print(f"the map could not be kept in {path.parent}: {error}")
+        print(f"the map could not be kept in {kept.parent}: {error}")
     return points, labels

@@ -87,9 +87,14 @@ def unpack_state(
     model.load_state_dict(part("model."))
     if average is not None:
         average.load_state_dict(part("average."))
+    parameters = list(model.parameters())
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in part("optimizer.").items():
         index, field = name.split(".")
+        parameter = parameters[int(index)]
+        if tensor.shape == parameter.shape:
+            # In the parameter's own memory layout: fused Adam walks through both in step.
+            tensor = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
         state.setdefault(int(index), {})[field] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
@@ -126,9 +131,8 @@ def train(config: Config, data: Dataset, folder: Path, resume: bool = False) -> 
     weights to use. Stopped at any moment, a run loses the epoch it was in; resume=True goes on from there, to the
     same numbers. Raises TrainingError or CheckpointError on input that does not fit, before anything is written.
     """
-    # Fabric() takes its settings from `fabric run`; without it, one device, the best there is.
+    # Fabric() takes its settings from `fabric run`, which also starts the processes; without it, one device.
     fabric = Fabric() if os.environ.get("LT_CLI_USED") else Fabric(devices=1)
-    fabric.launch()
     check_start(config, data, fabric.world_size)
     last = folder / "last.json"
     if last.is_file() and not resume:

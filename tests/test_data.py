@@ -1,0 +1,163 @@
+"""The dataset: where it is looked for, and that only the true files are ever used."""
+
+import gzip
+import hashlib
+import sys
+import types
+import warnings
+
+import pytest
+import torch
+
+from cvae_support import data as data_module
+from cvae_support.data import DataError, cache_folder, load_fashion_mnist, parse_idx
+
+
+def idx(values: torch.Tensor) -> bytes:
+    """The bytes of an IDX file that holds these uint8 values."""
+    head = bytes([0, 0, 8, values.ndim]) + b"".join(n.to_bytes(4, "big") for n in values.shape)
+    return head + values.numpy().tobytes()
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """A made-up dataset of 12 images in the role of Fashion-MNIST, and no real source in reach."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (12, 28, 28), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(12, dtype=torch.uint8) % 10
+    contents = [idx(images), idx(labels), idx(images.flip(0)), idx(labels.flip(0))]
+    files = dict(zip(data_module.SHA256, contents, strict=True))
+    monkeypatch.setattr(data_module, "SHA256", {n: hashlib.sha256(c).hexdigest() for n, c in files.items()})
+    monkeypatch.setattr(data_module, "DEBIAN_FOLDER", tmp_path / "no-debian")
+    monkeypatch.setattr(data_module, "torchvision_download", offline)
+    monkeypatch.setenv("CVAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("FASHION_MNIST_DIR", raising=False)
+    return files
+
+
+def offline(folder):
+    raise OSError("no network")
+
+
+def put(folder, files, zipped=False):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        path = folder / (f"{name}.gz" if zipped else name)
+        path.write_bytes(gzip.compress(content) if zipped else content)
+
+
+def test_the_real_dataset(data):
+    assert data.train_images.shape == (60_000, 1, 28, 28) and data.train_images.dtype == torch.uint8
+    assert data.test_images.shape == (10_000, 1, 28, 28)
+    assert torch.equal(data.train_labels.bincount(), torch.full((10,), 6000))
+    assert torch.equal(data.test_labels.bincount(), torch.full((10,), 1000))
+    # The first training image is an ankle boot; the mean pixel is a known figure of the dataset.
+    assert data.classes[data.train_labels[0]] == "Ankle boot"
+    assert data.train_images.float().mean().item() / 255 == pytest.approx(0.2860, abs=5e-5)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_named_folder_is_used_and_then_the_cache(small, tmp_path, monkeypatch, zipped):
+    put(tmp_path / "mine", small, zipped)
+    monkeypatch.setenv("FASHION_MNIST_DIR", str(tmp_path / "mine"))
+    first = load_fashion_mnist()
+    assert len(first.train_images) == 12
+    monkeypatch.delenv("FASHION_MNIST_DIR")
+    assert torch.equal(load_fashion_mnist().train_images, first.train_images)  # now from the cache
+    assert data_module.find_files()[1] == "cache"
+
+
+def test_sources_are_asked_in_order(small, tmp_path, monkeypatch):
+    put(tmp_path / "no-debian", small, zipped=True)
+    assert data_module.find_files()[1] == "Debian package"
+    put(tmp_path / "mine", small)
+    monkeypatch.setenv("FASHION_MNIST_DIR", str(tmp_path / "mine"))
+    assert data_module.find_files()[1] == "FASHION_MNIST_DIR"
+    put(tmp_path / "cache" / "fashion-mnist", small)
+    assert data_module.find_files()[1] == "cache"
+
+
+def test_torchvision_is_the_last_resort(small, tmp_path, monkeypatch):
+    def download(folder):
+        put(folder / "raw", small)
+        return folder / "raw"
+
+    monkeypatch.setattr(data_module, "torchvision_download", download)
+    assert data_module.find_files()[1] == "torchvision"
+
+
+def test_torchvision_downloads_into_the_folder_it_is_told(tmp_path, monkeypatch):
+    calls = []
+    datasets = types.ModuleType("torchvision.datasets")
+    datasets.FashionMNIST = lambda root, download: calls.append((root, download))
+    monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", datasets)
+    assert data_module.torchvision_download(tmp_path) == tmp_path / "FashionMNIST" / "raw"
+    assert calls == [(str(tmp_path), True)]
+
+
+def test_reading_needs_no_torchvision(small, tmp_path, monkeypatch):
+    """A torchvision beside a torch of another build fails at import; the data is read all the same."""
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # any import of it now raises ImportError
+    put(tmp_path / "no-debian", small, zipped=True)
+    assert len(load_fashion_mnist().test_images) == 12
+
+
+def test_a_broken_torchvision_is_reported_among_what_was_tried(small, monkeypatch):
+    def broken(folder):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(data_module, "torchvision_download", broken)
+    with pytest.raises(DataError) as error:
+        load_fashion_mnist()
+    message = str(error.value)
+    assert "nms does not exist" in message
+    for word in ("cache", "Debian package", "torchvision", "Three ways out", "apt-get install", "FASHION_MNIST_DIR"):
+        assert word in message
+
+
+def damaged_variants(content: bytes):
+    flipped = bytearray(content)
+    flipped[-1] ^= 1
+    return {"one bit flipped": bytes(flipped), "truncated": content[: len(content) // 2], "empty": b""}
+
+
+@pytest.mark.parametrize("damage", ["one bit flipped", "truncated", "empty"])
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_a_damaged_file_is_never_used(small, tmp_path, damage, name):
+    put(tmp_path / "cache" / "fashion-mnist", small | {name: damaged_variants(small[name])[damage]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(DataError, match=name):
+            load_fashion_mnist()
+        put(tmp_path / "no-debian", small, zipped=True)
+        load_fashion_mnist()  # the next source helps,
+    assert data_module.find_files()[1] == "cache"  # and the cache is whole again
+
+
+def test_an_error_page_in_place_of_a_gzip(small, tmp_path, monkeypatch):
+    put(tmp_path / "mine", small, zipped=True)
+    (tmp_path / "mine" / "train-labels-idx1-ubyte.gz").write_text("<html>502 Bad Gateway</html>")
+    monkeypatch.setenv("FASHION_MNIST_DIR", str(tmp_path / "mine"))
+    with pytest.warns(UserWarning, match="FASHION_MNIST_DIR"), pytest.raises(DataError, match="cannot be read"):
+        load_fashion_mnist()
+
+
+def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(small, tmp_path, monkeypatch):
+    put(tmp_path / "no-debian", small)
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("CVAE_CACHE", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="could not be cached"):
+        assert len(load_fashion_mnist().train_images) == 12
+
+
+def test_idx_errors():
+    with pytest.raises(DataError, match="not an IDX file"):
+        parse_idx(b"nonsense", "x")
+    with pytest.raises(DataError, match="says it holds"):
+        parse_idx(idx(torch.zeros(3, 2, dtype=torch.uint8)) + b"!", "x")
+
+
+def test_cache_folder_follows_the_variable(monkeypatch, tmp_path):
+    monkeypatch.setenv("CVAE_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path

@@ -1,0 +1,142 @@
+"""The architecture is exactly the one the tutorial states."""
+
+import pytest
+import torch
+
+from cvae_support.config import Config
+from cvae_support.layers import AdaLNResnetBlock, AdaptiveGroupNorm
+from cvae_support.models import VAE, count_parameters
+
+
+@pytest.mark.parametrize(
+    ("kind", "total", "decoder"), [("spatial", 3_099_273, 1_596_043), ("adaln", 3_804_195, 1_997_089)]
+)
+def test_parameter_counts_of_the_full_models(kind, total, decoder):
+    model = VAE(Config(kind))
+    assert count_parameters(model) == total
+    assert count_parameters(model.decoder) == decoder
+
+
+ENCODER_SHAPES = [
+    (32, 28), (64, 28), (64, 28), (64, 14), (128, 14), (128, 14), (128, 7), (128, 7), (128, 7), (128, 7), (128, 7), (128, 7),
+]  # fmt: skip
+DECODER_SHAPES = [
+    (128, 7), (128, 7), (128, 7), (128, 7), (128, 7), (128, 7), (64, 7), (64, 14), (64, 14), (64, 14), (32, 14), (32, 28),
+    (32, 28), (32, 28), (1, 28), (1, 28),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["unconditional", "spatial", "adaln"])
+def test_every_intermediate_shape(kind):
+    model = VAE(Config(kind))
+    shapes = {"encoder": [], "decoder": [], "to_latent": []}
+    for part in ("encoder", "decoder"):
+        for layer in getattr(model, part).trunk:
+            layer.register_forward_hook(lambda m, i, out, part=part: shapes[part].append(tuple(out.shape[1:3])))
+    model.encoder.to_latent.register_forward_hook(lambda m, i, out: shapes["to_latent"].append(tuple(i[0].shape[1:])))
+    recon, mu, log_var, z = model(torch.rand(2, 1, 28, 28), torch.tensor([0, 9]))
+    assert shapes["encoder"] == ENCODER_SHAPES
+    assert shapes["decoder"] == DECODER_SHAPES
+    assert shapes["to_latent"] == [(129 if kind == "spatial" else 128, 7, 7)]
+    assert recon.shape == (2, 1, 28, 28)
+    assert mu.shape == log_var.shape == z.shape == (2, 1, 7, 7)
+    assert model.decoder.trunk[0].in_channels == (2 if kind == "spatial" else 1)
+
+
+def test_28_of_32_normalizations_are_modulated():
+    modules = list(VAE(Config("adaln")).modules())
+    modulated = [m for m in modules if isinstance(m, AdaptiveGroupNorm)]
+    norms = [m for m in modules if isinstance(m, torch.nn.GroupNorm)]
+    assert (len(modulated), len(norms)) == (28, 32)
+    assert all(m.norm.num_groups == 8 and not m.norm.affine for m in modulated)
+    assert sum(isinstance(m, AdaLNResnetBlock) for m in modules) == 14
+
+
+def test_adaln_starts_as_plain_group_norm_and_not_as_the_identity():
+    layer = AdaptiveGroupNorm(32, 16)
+    h, cond = torch.randn(3, 32, 5, 5), torch.randn(3, 16)
+    assert torch.equal(layer(h, cond), torch.nn.functional.group_norm(h, 8))
+    block = AdaLNResnetBlock(32, 32, 16)
+    assert torch.equal(block(h, cond), block(h, -cond))  # blind to the class at the start
+    assert not torch.allclose(block(h, cond), h)
+
+
+def test_adaln_formula():
+    layer = AdaptiveGroupNorm(8, 4)
+    torch.nn.init.normal_(layer.proj.weight)
+    h, cond = torch.randn(2, 8, 3, 3), torch.randn(2, 4)
+    gamma, beta = layer.proj(torch.nn.functional.silu(cond)).chunk(2, dim=1)
+    normal = torch.nn.functional.group_norm(h, 2)
+    expected = (1 + gamma)[..., None, None] * normal + beta[..., None, None]
+    torch.testing.assert_close(layer(h, cond), expected)
+
+
+@pytest.mark.parametrize("kind", ["spatial", "adaln"])
+def test_each_side_owns_its_embedding_and_the_encoder_can_be_blind(kind):
+    seeing, blind = VAE(Config(kind, width=0.25)), VAE(Config(kind, width=0.25, encoder_sees_y=False))
+    assert seeing.encoder.embed is not seeing.decoder.embed
+    x = torch.rand(2, 1, 28, 28)
+    for name, parameter in seeing.encoder.named_parameters():
+        if "proj.weight" in name and "attention" not in name and parameter.ndim == 2:
+            torch.nn.init.normal_(parameter)  # adaLN starts blind; a trained one is not
+    one, other = torch.tensor([0, 0]), torch.tensor([1, 1])
+    assert not torch.equal(seeing.encode(x, one)[0], seeing.encode(x, other)[0])
+    assert torch.equal(blind.encode(x, one)[0], blind.encode(x, other)[0])
+
+
+@pytest.mark.parametrize("kind", ["spatial", "adaln"])
+def test_decode_takes_an_embedding_so_that_classes_can_be_blended(kind):
+    model = VAE(Config(kind, width=0.25))
+    half = model.embed(torch.tensor([3, 4])).mean(dim=0, keepdim=True)
+    assert model.decode(torch.randn(1, 1, 7, 7), half).shape == (1, 1, 28, 28)
+
+
+@pytest.mark.parametrize("side", [4, 8, 32, 36])
+def test_any_image_side_that_is_a_multiple_of_four(side):
+    model = VAE(Config("spatial", width=0.125, image_size=side))
+    recon, mu, *_ = model(torch.rand(2, 1, side, side), torch.tensor([1, 2]))
+    assert recon.shape == (2, 1, side, side)
+    assert mu.shape == (2, 1, side // 4, side // 4)
+
+
+def test_sampling_is_decided_by_the_generator():
+    model = VAE(Config("adaln", width=0.125)).eval()
+    y = torch.arange(10)
+    first, again, other = (model.sample(y, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert 0 <= first.min() and first.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.encode(torch.rand(2, 1, 27, 28), torch.tensor([0, 1])), r"x must be a \(B, 1, 28, 28\)"),
+        (lambda m: m.encode(torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.tensor([0, 1])), "uint8"),
+        (lambda m: m.encode(torch.rand(2, 1, 28, 28)), "needs the labels"),
+        (lambda m: m.embed(torch.tensor([0, 10])), r"y must lie in 0 \.\. 9, got 0 \.\. 10"),
+        (lambda m: m.embed(torch.tensor([0.0])), "integers"),
+        (lambda m: m.decode(torch.randn(1, 49), m.embed(torch.tensor([0]))), "z must have shape"),
+        (lambda m: m.decode(torch.randn(1, 1, 7, 7)), "class embedding"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(VAE(Config("spatial", width=0.125)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(model="concat"), "model must be one of"),
+        (dict(recipe="slow"), "recipe must be one of"),
+        (dict(image_size=30), "multiple of 4"),
+        (dict(width=0.05), "use 0.125 or more"),
+        (dict(epochs=0), "epochs must be positive"),
+        (dict(kl_weight=-1), "kl_weight"),
+        (dict(kl_weight=float("nan")), "kl_weight"),
+    ],
+)
+def test_a_configuration_that_cannot_work_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**changes)

@@ -1,0 +1,159 @@
+"""Training: what interrupts it costs at most an epoch, and neither that nor more processes change a number."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from cvae_support import training
+from cvae_support.checkpoints import CheckpointError, load_checkpoint, load_model
+from cvae_support.models import VAE
+from cvae_support.training import TrainingError, learning_rate, train
+
+LOSSES = ("train_recon", "train_kl", "test_recon", "test_kl")
+
+
+def losses(history):
+    return [[row[name] for name in LOSSES] for row in history]
+
+
+@pytest.mark.parametrize("model", ["unconditional", "spatial", "adaln"])
+@pytest.mark.parametrize("recipe", ["plain", "fast"])
+def test_every_model_learns(few, config, tmp_path, model, recipe):
+    history = train(config(model, recipe=recipe, epochs=5), few, tmp_path)
+    assert len(history) == 5
+    assert history[-1]["train_recon"] < 0.9 * history[0]["train_recon"]
+    assert all(row["images_per_second"] > 0 for row in history)
+
+
+@pytest.mark.parametrize("recipe", ["plain", "fast"])
+def test_a_resumed_run_gives_the_numbers_of_an_uninterrupted_one(few, config, tmp_path, monkeypatch, recipe):
+    wanted = config("adaln", recipe=recipe, epochs=3)
+    whole = train(wanted, few, tmp_path / "whole")
+
+    run_epoch = training.train_epoch
+
+    def stopped_in_epoch_two(config, data, epoch, *rest):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return run_epoch(config, data, epoch, *rest)
+
+    monkeypatch.setattr(training, "train_epoch", stopped_in_epoch_two)
+    with pytest.raises(KeyboardInterrupt):
+        train(wanted, few, tmp_path / "stopped")
+    monkeypatch.undo()
+    resumed = train(wanted, few, tmp_path / "stopped", resume=True)
+
+    assert losses(resumed) == losses(whole)
+    first, second = (load_model(tmp_path / name / "final.json")[0].state_dict() for name in ("whole", "stopped"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_kill_9_loses_at_most_the_epoch_it_was_in(few, config, tmp_path):
+    wanted = config(epochs=200)
+    script = (
+        "from pathlib import Path\n"
+        "from cvae_support.config import Config\n"
+        "from cvae_support.data import load_fashion_mnist\n"
+        "from cvae_support.training import train\n"
+        f"train({wanted!r}, load_fashion_mnist().first(160, 64), Path({str(tmp_path / 'run')!r}))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
+    last = tmp_path / "run" / "last.json"
+    deadline = time.time() + 120
+    while not (last.is_file() and len(json.loads(last.read_text())["history"]) >= 2):
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _, record = load_checkpoint(last)  # whole and verified, wherever the kill fell
+    kept = len(record["history"])
+    assert kept >= 2
+    assert [row["epoch"] for row in record["history"]] == list(range(1, kept + 1))
+    net = VAE(wanted)
+    training.unpack_state(load_checkpoint(last)[0], net, None, torch.optim.Adam(net.parameters()))  # as --resume does
+
+
+def test_two_processes_give_the_loss_of_one(few, config, tmp_path):
+    """The same run through `fabric run` with two CPU processes, batch shared between them."""
+    flags = ["--model=adaln", "--width=0.125", "--epochs=2", "--batch-size=32", "--images=160", "--learning-rate=0.001"]
+    main = Path(training.__file__).with_name("__main__.py")
+    fabric = Path(sys.executable).with_name("fabric")
+    for devices in (1, 2):
+        command = [fabric, "run", "--accelerator=cpu", f"--devices={devices}", main, "train", *flags]
+        done = subprocess.run(
+            [*command, f"--folder={tmp_path / str(devices)}"],
+            capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (load_checkpoint(tmp_path / str(n) / "final.json")[1]["history"] for n in (1, 2))
+    assert len(one) == 2
+    # The sums are taken in another order, so equal up to rounding, which two epochs barely amplify.
+    torch.testing.assert_close(torch.tensor(losses(two)), torch.tensor(losses(one)), rtol=1e-4, atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_numbers_whatever_was_drawn_before(few, config, tmp_path):
+    first = train(config(epochs=1), few, tmp_path / "a")
+    torch.manual_seed(999)
+    state = torch.get_rng_state()
+    second = train(config(epochs=1), few, tmp_path / "b")
+    assert losses(first) == losses(second)
+    assert torch.equal(torch.get_rng_state(), state)  # and training leaves the global generator alone
+
+
+def test_learning_rates(config):
+    plain, fast = config(learning_rate=1e-3), config(recipe="fast", learning_rate=3e-3)
+    assert {learning_rate(step, 100, plain) for step in range(100)} == {1e-3}
+    rates = [learning_rate(step, 100, fast) for step in range(100)]
+    assert max(rates) == pytest.approx(3e-3) and rates.index(max(rates)) == 10
+    assert rates[:11] == sorted(rates[:11]) and rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[0] < 2e-4 and rates[-1] < 1e-5
+
+
+def test_a_run_is_never_overwritten_by_mistake(few, config, tmp_path):
+    train(config(epochs=1), few, tmp_path)
+    with pytest.raises(TrainingError, match="already holds a run"):
+        train(config(epochs=1), few, tmp_path)
+    with pytest.raises(CheckpointError, match="epochs is 1 there, 2 asked for"):
+        train(config(epochs=2), few, tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match="other data"):
+        train(config(epochs=1), few.first(96, 32), tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        train(config(epochs=1), few, tmp_path / "nothing-here", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(train_images=torch.zeros(160, 1, 28, 27, dtype=torch.uint8)), "training images must be uint8"),
+        (dict(train_images=torch.zeros(160, 1, 28, 28)), "got torch.float32"),
+        (dict(test_labels=torch.full((64,), 10)), r"test labels must lie in 0 \.\. 9"),
+        (dict(train_labels=torch.zeros(159, dtype=torch.int64)), "160 training images and 159 labels"),
+    ],
+)
+def test_data_that_does_not_fit_is_refused_before_anything_is_written(few, config, tmp_path, change, message):
+    from dataclasses import replace
+
+    with pytest.raises(TrainingError, match=message):
+        train(config(), replace(few, **change), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_epoch(few, config, tmp_path, monkeypatch):
+    run_epoch = training.train_epoch
+
+    def poisoned(config, data, epoch, fabric, model, *rest):
+        if epoch == 2:
+            torch.nn.init.constant_(model.module.decoder.trunk[0].weight, float("nan"))
+        return run_epoch(config, data, epoch, fabric, model, *rest)
+
+    monkeypatch.setattr(training, "train_epoch", poisoned)
+    with pytest.raises(TrainingError, match="not finite in epoch 2.*epoch 1"):
+        train(config(), few, tmp_path)
+    assert len(load_checkpoint(tmp_path / "last.json")[1]["history"]) == 1

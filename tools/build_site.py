@@ -1,0 +1,70 @@
+"""Build the site into _site/: with Quarto where it is to be had, else as a page made from the notebook.
+
+Quarto is looked for on PATH and in this virtual environment; where it is neither, `pip install quarto-cli` is tried
+once. Nothing is done when nothing changed since the last build.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SITE = ROOT / "_site"
+STAMP = ".stamp"
+INPUTS = (
+    "_quarto.yml", "_variables.yml", "index.qmd", "references.bib", "requirements.txt", "posts/**/*", "assets/**/*",
+    "cvae_support/**/*", "tools/*.py", "tools/page_template/*",
+)  # fmt: skip
+MADE = {".html", ".pyc"}  # results, not inputs
+
+
+def digest(builder: str) -> str:
+    """Of everything the site is made from, and of what makes it."""
+    result = hashlib.sha256(builder.encode())
+    for path in sorted({path for pattern in INPUTS for path in ROOT.glob(pattern)}):
+        if path.is_file() and path.suffix not in MADE and ".quarto" not in path.parts:
+            result.update(path.relative_to(ROOT).as_posix().encode())
+            result.update(path.read_bytes())
+    return result.hexdigest()
+
+
+def find_quarto() -> str | None:
+    """The quarto command, after one attempt to install it."""
+    here = Path(sys.executable).parent
+    search = os.pathsep.join([str(here), os.environ.get("PATH", "")])
+    if quarto := shutil.which("quarto", path=search):
+        return quarto
+    tried = here.parent / ".quarto-tried"  # an attempt takes long where the download is not to be had
+    if not tried.exists():
+        print("Quarto is not installed; trying pip install quarto-cli", flush=True)
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "quarto-cli"]
+        subprocess.run(command, capture_output=True)
+        tried.touch()
+    return shutil.which("quarto", path=search)
+
+
+def main() -> int:
+    quarto = find_quarto()
+    made_from = digest(quarto or "without quarto")
+    if (SITE / STAMP).is_file() and (SITE / STAMP).read_text() == made_from:
+        print(f"Nothing changed since the last build: {SITE / 'index.html'}")
+        return 0
+    if quarto:
+        environment = os.environ | {"QUARTO_PYTHON": sys.executable}
+        done = subprocess.run([quarto, "render", str(ROOT)], env=environment).returncode
+    else:
+        import build_page
+
+        done = build_page.main()
+    if done:
+        return done
+    (SITE / STAMP).write_text(made_from)
+    print(f"The site is built: open {SITE / 'index.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
