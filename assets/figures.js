@@ -1,14 +1,20 @@
-// Draws every div.cvae-figure when it comes near the view: the data lies in the page as JSON, Plotly is loaded once,
+// Draws every div.cvae-figure when it comes near the view: the data lies in its attribute as JSON, Plotly is loaded once,
 // colours come from the theme of the moment, and the height follows the width, so that pixels stay square.
 (() => {
   "use strict";
   const config = { displayModeBar: false, responsive: false };
 
+  const ROW_NAMES = 95; // pixels that the names of rows take of the width
+
+  const leans = (layout, width) => {
+    const names = (layout.xaxis && layout.xaxis.ticktext) || [];
+    return Math.max(0, ...names.map((name) => name.length)) * 7 * names.length > width - ROW_NAMES;
+  };
+
   const height = (layout, width) => {
     const aspect = layout.meta && layout.meta.aspect;
     if (!aspect) return layout.height;
-    const labels = 95; // what row names take of the width
-    return Math.round((width - labels) * aspect + 60);
+    return Math.round((width - ROW_NAMES) * aspect + (leans(layout, width) ? 110 : 60));
   };
 
   // Text and lines in the page's own colours; grid lines faint.
@@ -21,6 +27,8 @@
     for (const key of Object.keys(layout).filter((name) => /^[xy]axis\d*$/.test(name))) {
       result[key] = { ...layout[key], gridcolor: faint, zerolinecolor: faint, color: colour };
     }
+    // Names over the columns of a grid that do not fit side by side lean.
+    if (leans(layout, width)) result.xaxis.tickangle = -60;
     result.annotations = (layout.annotations || []).map((note) => ({ ...note, font: { ...note.font, color: colour } }));
     return result;
   };
@@ -52,7 +60,7 @@
       }
     });
     for (const div of figures) {
-      div.spec = JSON.parse(div.querySelector("script[type='application/json']").textContent);
+      div.spec = JSON.parse(div.dataset.figure);
       div.plot = document.createElement("div");
       // The room a figure will take is kept free from the start, so that the text does not jump.
       div.plot.style.minHeight = `${height(div.spec.layout, div.clientWidth)}px`;

@@ -1,8 +1,8 @@
 """The figures: image grids, curves and scatter plots, and the one way they reach the page.
 
 Every figure is a plain Plotly figure wrapped in `show`, which gives it an accessible name and lets the page's
-own script (assets/figures.js) draw it in the theme of the moment. A grid of images is one heatmap of bytes:
-ten classes of eight samples are 91 kB, where a heatmap for each image would be half a megabyte.
+own script (assets/figures.js) draw it in the theme of the moment. A grid of images is one heatmap of bytes, about a
+quarter of the size, and a fraction of the page elements, of a heatmap for each image.
 """
 
 import html
@@ -25,7 +25,7 @@ CLASS_MARKERS = (
 )  # fmt: skip
 LINE_COLOURS = ("#4A90D9", "#E07B39", "#3FA37A", "#8C7AE6")
 LINE_DASHES = ("solid", "dash", "dot", "dashdot")
-BORDER = 1  # dark pixels around every image of a grid, so that neighbours do not touch
+GAP = 1  # dark pixels right of and below every image of a grid, so that neighbours do not touch
 
 
 class Shown:
@@ -36,13 +36,14 @@ class Shown:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         name = html.escape(self.alt, quote=True)
-        if "QUARTO_DOCUMENT_FILE" in os.environ or "CVAE_SITE" in os.environ:
-            # On the site only the data: figures.js draws it with the one copy of Plotly the page has.
-            data = self.figure.to_json().replace("</", "<\\/")
-            return {
-                "text/html": f'<div class="cvae-figure" role="img" aria-label="{name}">'
-                f'<script type="application/json">{data}</script></div>'
-            }
+        # On the site only the data: figures.js draws it with the one copy of Plotly the page has.
+        data = self.figure.to_json().replace("&", "&amp;").replace("'", "&#39;").replace("<", "&lt;")
+        div = f"<div class=\"cvae-figure\" role=\"img\" aria-label=\"{name}\" data-figure='{data}'></div>"
+        if "QUARTO_DOCUMENT_FILE" in os.environ:
+            # As Markdown: for any output of type text/html Quarto has the page load require.js and jQuery from a CDN.
+            return {"text/markdown": f"```{{=html}}\n{div}\n```"}
+        if "CVAE_SITE" in os.environ:
+            return {"text/html": div}
         body = self.figure.to_html(full_html=False, include_plotlyjs="cdn", config={"displaylogo": False})
         return {
             "application/vnd.plotly.v1+json": json.loads(self.figure.to_json()),
@@ -79,16 +80,16 @@ def image_grid(images: Tensor, rows: Sequence[str], columns: Sequence[str], colu
         raise ValueError(f"{len(rows)} rows and {len(columns)} columns named, images of shape {tuple(images.shape)}")
     if len(set(rows)) < len(rows) or len(set(columns)) < len(columns):
         raise ValueError("every row and every column needs a name of its own")
-    cell = images.shape[-1] + 2 * BORDER
-    padded = torch.nn.functional.pad(images.detach().cpu(), [BORDER] * 4)
+    cell = images.shape[-1] + GAP
+    padded = torch.nn.functional.pad(images.detach().cpu(), [0, GAP, 0, GAP])
     mosaic = (padded.clamp(0, 1) * 255).round().to(torch.uint8)  # one range for all: contrasts can be compared
     mosaic = mosaic.permute(0, 2, 1, 3).reshape(len(rows) * cell, len(columns) * cell)
 
     def pixels(names: Sequence[str], kind: str) -> list[str]:
-        return [f"{name}, {kind} {pixel - BORDER}" for name in names for pixel in range(cell)]
+        return [f"{name}, {kind} {pixel}" for name in names for pixel in range(cell)]
 
     # The names of the pixels are the axis values: hover can say them, and they cost nothing per pixel.
-    x, y = pixels(columns, "pixel column"), pixels(rows, "pixel row")
+    x, y = pixels(columns, "column"), pixels(rows, "row")
     figure = go.Figure(
         go.Heatmap(
             z=mosaic.numpy(), x=x, y=y, zmin=0, zmax=255,
@@ -99,7 +100,7 @@ def image_grid(images: Tensor, rows: Sequence[str], columns: Sequence[str], colu
     middle = cell // 2
     figure.update_xaxes(
         type="category", tickvals=x[middle::cell], ticktext=list(columns), side="top", ticks="", showgrid=False,
-        title=column_title, constrain="domain", fixedrange=True, tickangle=0,
+        title=column_title, constrain="domain", fixedrange=True, tickangle=0, automargin=True,
     )  # fmt: skip
     figure.update_yaxes(
         type="category", tickvals=y[middle::cell], ticktext=list(rows), autorange="reversed", ticks="",
@@ -122,7 +123,7 @@ def training_curves(histories: dict[str, list[dict[str, float]]], kl_weights: di
                 hovertemplate=f"{name}, epoch %{{x}}: %{{y:.5f}}<extra></extra>",
             )  # fmt: skip
     figure.update_xaxes(title="epoch")
-    figure.update_yaxes(rangemode="tozero", tickformat=".3f")
+    figure.update_yaxes(rangemode="tozero", tickformat=".3f", automargin=True)
     figure = finish(figure, height=360)
     return figure.update_layout(legend=dict(y=-0.3, yanchor="top"))
 
@@ -132,7 +133,8 @@ def class_scatter(maps: dict[str, Tensor], labels: Tensor, classes: Sequence[str
     figure = make_subplots(rows=1, cols=len(maps), subplot_titles=list(maps) if len(maps) > 1 else None)
     for column, points in enumerate(maps.values(), start=1):
         for label, name in enumerate(classes):
-            x, y = points[labels == label].round(decimals=1).T.tolist()
+            # One decimal is finer than a pixel, and keeps the page small.
+            x, y = ([round(value, 1) for value in axis] for axis in points[labels == label].T.tolist())
             figure.add_scatter(
                 x=x, y=y, name=name, legendgroup=name, showlegend=column == 1, mode="markers", row=1, col=column,
                 marker=dict(size=4, opacity=0.75, color=CLASS_COLOURS[label], symbol=CLASS_MARKERS[label]),
@@ -141,6 +143,8 @@ def class_scatter(maps: dict[str, Tensor], labels: Tensor, classes: Sequence[str
     # The axes of a t-SNE map mean nothing: no ticks to read anything off.
     figure.update_xaxes(showticklabels=False, showgrid=False, zeroline=False)
     figure.update_yaxes(showticklabels=False, showgrid=False, zeroline=False)
+    for column in range(1, len(maps) + 1):
+        figure.update_yaxes(scaleanchor=f"x{column if column > 1 else ''}", col=column)
     figure = finish(figure, height=480)
     return figure.update_layout(legend=dict(y=-0.05, yanchor="top", itemsizing="constant"))
 

@@ -23,7 +23,7 @@ import nbformat
 from jupyter_client.manager import AsyncKernelManager
 from make_notebook import NotebookError, filled_in, load_yaml, make_notebook, node, pandoc, read_post, rewrite
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
@@ -70,12 +70,15 @@ def executed(text: str, folder: Path) -> tuple[nbformat.NotebookNode, bool]:
     notebook = nbformat.reads(text, as_version=4)
     manager = AsyncKernelManager(kernel_name="python3")
     # The kernel of this interpreter, whatever else is registered as python3.
-    manager.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    launch = [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR", "-f", "{connection_file}"]
+    manager.kernel_spec.argv = launch
     client = NotebookClient(notebook, km=manager, timeout=None, resources={"metadata": {"path": str(folder)}})
     try:
         client.execute(env={**os.environ, "CVAE_SITE": "1"})
     except CellExecutionError as error:
         raise PageError(f"{folder.name}: a cell failed\n{error}") from error
+    except DeadKernelError as error:
+        raise PageError(f"{folder.name}: the notebook's process ended early; was there too little memory?") from error
     notebook.metadata["digest"] = mark
     kept.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, kept)
@@ -160,6 +163,9 @@ def to_html(texts: list[str]) -> tuple[dict[str, str], str]:
     )  # fmt: skip
     if unread := re.search(r"Could not convert TeX math(.*)", warnings, re.DOTALL):
         raise PageError(f"a formula cannot be turned into MathML: {unread[1].strip()}")
+    # After log and its like TeX leaves a thin space unless a bracket follows; browsers leave none.
+    applied = r"<mo>(?:&#8289;|&#x2061;|\u2061)</mo></mrow>(?!<mo[^>]*>[(\[{])"
+    page = re.sub(applied, r'\g<0><mspace width="0.167em"></mspace>', page)
     contents, *rendered = page.split(PART)
     if len(rendered) != len(parts):
         raise PageError("Pandoc did not keep the parts of the text apart; is a comment or a tag left open?")

@@ -93,11 +93,10 @@ class Post:
 # --------------------------------------------------------------------------------------------- Pandoc, and its trees
 
 
-def pandoc(text: str, *options: str, folder: Path | None = None) -> tuple[str, str]:
+def pandoc(text: str, *options: str) -> tuple[str, str]:
     """Pandoc's output and its warnings."""
-    done = subprocess.run(
-        [pypandoc.get_pandoc_path(), *options], input=text, capture_output=True, encoding="utf-8", cwd=folder
-    )
+    command = [pypandoc.get_pandoc_path(), *options]
+    done = subprocess.run(command, input=text, capture_output=True, encoding="utf-8")
     if done.returncode:
         raise NotebookError(f"Pandoc could not go on: {done.stderr.strip()}")
     return done.stdout, done.stderr
@@ -320,7 +319,10 @@ def parse(post: Post) -> list[Node]:
     body = set_cells_aside(post)
     meta = {"nocite": post.meta["nocite"]} if post.meta.get("nocite") else {}
     text = f"---\n{yaml.safe_dump(meta)}---\n\n{body}\n"
-    document = json.loads(pandoc(text, "--from=markdown-raw_tex", "--to=json", folder=post.path.resolve().parent)[0])
+    tree, warnings = pandoc(text, "--from=markdown-raw_tex", "--to=json")
+    if "unclosed" in warnings:
+        raise NotebookError(f"{post.path.name}: a div (:::) is not closed")
+    document = json.loads(tree)
     post.api = document["pandoc-api-version"]
     post.meta["nocite"] = document["meta"].get("nocite")
     seen = [int(attributes(block)[2]["n"]) for block in find(document["blocks"], "CodeBlock") if is_cell(block)]
@@ -765,7 +767,7 @@ def computed_cell(post: Post, blocks: list[Node]) -> str:
     text = write_markdown(post, rewrite(blocks, change))
     quotes = '"""' if '"""' not in text else "'''"
     if quotes in text:
-        raise NotebookError(f"{post.where(text[:20])}: text with computed values must not hold both kinds of triple quotes")
+        raise NotebookError(f"{post.where(text[:20])}: text with computed values holds both kinds of triple quotes")
     replacements = "".join(f'\n    .replace("⟦{n}⟧", {e})' for n, e in enumerate(expressions, 1))
     return f"# @title {COMPUTED_TITLE}\nMarkdown(\n    r{quotes}\n{text}\n{quotes}{replacements}\n)"
 
@@ -779,6 +781,8 @@ def hidden(role: str | None = None) -> dict[str, Any]:
 def code_cell(post: Post, cell: CodeCell) -> tuple[str, dict[str, Any]]:
     """Source and metadata of a code cell. `cvae` in the metadata is for build_page.py."""
     options = cell.options
+    if options.get("output") == "asis":
+        raise NotebookError(f"{cell.place}: output: asis works on the site only; show Markdown(...) instead")
     notes = {key: options[key] for key in ("label", "include", "output") if key in options}
     notes |= {"summary": options["code-summary"]} if "code-summary" in options else {}
     notes |= {"fold": options["code-fold"]} if "code-fold" in options else {}
@@ -848,7 +852,8 @@ NEEDED = {  # name on PyPI: name in an import
 def run(aim, *command, hint=""):
     """Run a command; if it fails, say what was wanted and what it said."""
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "GIT_TERMINAL_PROMPT": "0"})
+        silent = os.environ | {"GIT_TERMINAL_PROMPT": "0"}  # a wrong address is an error, not a question for a password
+        subprocess.run(command, check=True, capture_output=True, text=True, env=silent)
     except FileNotFoundError:
         raise RuntimeError(f"could not {aim}: {command[0]} is not installed") from None
     except subprocess.CalledProcessError as error:
@@ -866,8 +871,9 @@ else:
     missing = [name for name, module in NEEDED.items() if not find_spec(module)]
     if missing:
         run(f"install {', '.join(missing)}", *pip, *missing)
-    # With setuptools at hand, the build need not fetch a copy of its own.
-    offline = ["--no-build-isolation"] if find_spec("setuptools") else []
+    # With a setuptools at hand that can make wheels, the build need not fetch one.
+    offline = find_spec("setuptools") and find_spec("setuptools.command.bdist_wheel")
+    offline = ["--no-build-isolation"] if offline else []
     run("install the tutorial's package", *pip, "--no-deps", *offline, f"./{FOLDER}")
     importlib.invalidate_caches()
     if not find_spec("cvae_support"):

@@ -1,0 +1,86 @@
+"""The weights that ship are whole, small, the ones the page asks for, and good enough for what the page says."""
+
+import pytest
+import torch
+
+from cvae_support.checkpoints import SHIPPED_FOLDER, differences, load_checkpoint, load_model
+from cvae_support.config import Config
+from cvae_support.evaluation import first_per_class, latent_map, reconstruct
+from cvae_support.losses import vae_loss
+
+SHIPPED = sorted(SHIPPED_FOLDER.glob("*.json"))
+# The settings of the page.
+PAGE = dict(width=0.25, epochs=10, batch_size=256, kl_weight=0.01, seed=42)
+FAST = dict(recipe="fast", learning_rate=3e-3)
+PLAIN = dict(recipe="plain", learning_rate=1e-3)
+# Mean squared error of the simplest guesses on the test set: the mean image, and the mean image of the class.
+MEAN_IMAGE, CLASS_MEAN = 0.0866, 0.0524
+
+
+@pytest.mark.parametrize(("model", "recipe"), [("spatial", FAST), ("adaln", FAST), ("spatial", PLAIN)])
+def test_what_the_page_asks_for_ships(model, recipe, data):
+    config = Config(model, **PAGE, **recipe)
+    _, record = load_model(SHIPPED_FOLDER / f"{config.name}.json")
+    assert differences(record, config, data.checksum) == []
+    assert len(record["history"]) == config.epochs
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_small_and_in_half_precision(path):
+    tensors, record = load_checkpoint(path)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    assert path.with_name(record["weights"]).stat().st_size < 8_000_000
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_half_precision_moves_no_pixel_visibly(path):
+    """As measured when the weights were rounded: less than one of the 255 levels of a screen, on average far less."""
+    _, record = load_checkpoint(path)
+    assert record["half_precision"]["max_pixel_difference"] < 4 / 255
+    assert record["half_precision"]["mean_pixel_difference"] < 0.2 / 255
+
+
+def test_rounding_a_models_weights_moves_its_pixels_as_little(data):
+    """The same measured afresh: shipped weights, shaken by as much as rounding them did."""
+    model, _ = load_model(SHIPPED[0])
+    index = first_per_class(data.test_labels, 10)
+    images, labels = data.test_images[index], data.test_labels[index]
+    before = reconstruct(model, images, labels)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            half_step = parameter.abs() * 2.0**-11  # half the distance between neighbours in half precision
+            parameter += half_step * (2 * torch.rand(parameter.shape, generator=generator) - 1)
+    assert (reconstruct(model, images, labels) - before).abs().max() < 4 / 255
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_the_recorded_test_loss_is_that_of_the_weights(path, data):
+    """Recomputed on 2,000 test images; the record is over all 10,000 with other noise, hence the tolerance."""
+    model, record = load_model(path)
+    images = data.test_images[:2000].float() / 255
+    torch.manual_seed(0)
+    with torch.no_grad():
+        recon, mu, log_var, _ = model(images, data.test_labels[:2000])
+    recon_loss, kl = vae_loss(recon, images, mu, log_var)
+    last = record["history"][-1]
+    assert recon_loss.item() == pytest.approx(last["test_recon"], rel=0.05)
+    assert kl.item() == pytest.approx(last["test_kl"], rel=0.05)
+    assert last["test_recon"] < CLASS_MEAN / 2
+
+
+def test_the_floors_the_last_test_rests_on(data):
+    x, y = data.train_images.float() / 255, data.train_labels
+    test = data.test_images.float() / 255
+    assert (test - x.mean(dim=0)).square().mean().item() == pytest.approx(MEAN_IMAGE, abs=1e-4)
+    means = torch.stack([x[y == label].mean(dim=0) for label in range(10)])
+    assert (test - means[data.test_labels]).square().mean().item() == pytest.approx(CLASS_MEAN, abs=1e-4)
+
+
+@pytest.mark.parametrize("model", ["spatial", "adaln"])
+def test_the_tsne_maps_ship_and_belong_to_the_weights(model, data, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("CVAE_CACHE", str(tmp_path))
+    loaded, record = load_model(SHIPPED_FOLDER / f"{Config(model, **PAGE, **FAST).name}.json")
+    points, labels = latent_map(loaded, record, data, per_class=300)
+    assert points.shape == (3000, 2) and torch.equal(labels.bincount(), torch.full((10,), 300))
+    assert "computing" not in capsys.readouterr().out
