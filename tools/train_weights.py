@@ -5,18 +5,15 @@
 Interrupt it whenever you like: a second call resumes the model it was in and skips those that are done.
 """
 
-import torch
+from pathlib import Path
 
-from cvae_support.checkpoints import (
-    SHIPPED_FOLDER,
-    load_checkpoint,
-    load_model,
-    run_folder,
-    save_checkpoint,
-)
+import torch
+from PIL import Image
+
+from cvae_support.checkpoints import SHIPPED_FOLDER, load_checkpoint, load_model, run_folder, save_checkpoint
 from cvae_support.config import Config
 from cvae_support.data import Dataset, load_fashion_mnist
-from cvae_support.evaluation import first_per_class, latent_map, reconstruct
+from cvae_support.evaluation import class_grid, first_per_class, latent_map, reconstruct
 from cvae_support.models import VAE
 from cvae_support.training import train
 
@@ -28,6 +25,7 @@ CONFIGS = [
     Config("spatial", recipe="plain", **SMALL),
 ]
 MAPPED = 300  # test images of each class in the t-SNE maps that ship
+PICTURE = Path(__file__).resolve().parents[1] / "assets" / "samples.png"  # the README's
 
 
 def half_precision_cost(model: VAE, half: dict[str, torch.Tensor], data: Dataset) -> dict[str, float]:
@@ -38,6 +36,13 @@ def half_precision_cost(model: VAE, half: dict[str, torch.Tensor], data: Dataset
     model.load_state_dict({name: tensor.float() for name, tensor in half.items()})
     moved = (reconstruct(model, images, labels) - before).abs()
     return {"max_pixel_difference": moved.max().item(), "mean_pixel_difference": moved.mean().item()}
+
+
+def draw_samples(model: VAE) -> None:
+    """The picture in the README: eight samples of each class, classes in columns."""
+    grid = class_grid(model, 8, seed=0).permute(1, 2, 0, 3).flatten(2).flatten(0, 1)
+    picture = Image.fromarray((grid * 255).round().byte().numpy())
+    picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(PICTURE, optimize=True)
 
 
 def main() -> None:
@@ -54,6 +59,8 @@ def main() -> None:
         save_checkpoint(shipped, half, config, data=record["data"], history=record["history"], half_precision=cost)
         if config.recipe == "fast":
             latent_map(*load_model(shipped), data, MAPPED, SHIPPED_FOLDER)
+        if config.model == "adaln":
+            draw_samples(load_model(shipped)[0])
 
 
 if __name__ == "__main__":
