@@ -88,7 +88,8 @@ def run_info(arguments: argparse.Namespace) -> None:
         print(f"  fingerprint  {record['fingerprint']}")
         print(f"  config       {', '.join(f'{key}={value}' for key, value in record['config'].items())}")
         print(f"  parameters   {count_parameters(model):,} (decoder {count_parameters(model.decoder):,})")
-        print(f"  test loss    reconstruction {row['test_recon']:.5f}, KL {row['test_kl']:.4f} after epoch {row['epoch']}")
+        losses = f"reconstruction {row['test_recon']:.5f}, KL {row['test_kl']:.4f}"
+        print(f"  test loss    {losses} after epoch {row['epoch']}")
         print(f"  made with    {', '.join(f'{key} {value}' for key, value in record['versions'].items())}")
         print(f"  sha256       {record['sha256']}")
 
@@ -119,9 +120,8 @@ def parser() -> argparse.ArgumentParser:
         if field.type is bool:
             train.add_argument(flag, action=argparse.BooleanOptionalAction, default=field.default)
         else:
-            train.add_argument(
-                flag, type=field.type, default=field.default, choices=choices.get(field.name), help="default %(default)s"
-            )
+            options = dict(type=field.type, default=field.default, choices=choices.get(field.name))
+            train.add_argument(flag, **options, help="default %(default)s")
     train.add_argument("--folder", type=Path, help="where to keep the run (default: in the cache)")
     train.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     train.add_argument("--images", type=int, default=0, metavar="N", help="use the first N training images only")

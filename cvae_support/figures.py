@@ -161,7 +161,7 @@ def show_source(*objects: Any) -> Any:
         file = Path(inspect.getsourcefile(thing)).name
         code = inspect.getsource(thing).rstrip()
         parts.append(
-            f"<details>\n<summary>Source: <code>{thing.__name__}</code> in <code>cvae_support/{file}</code></summary>\n\n"
-            f"```python\n{code}\n```\n\n</details>"
+            f"<details>\n<summary>Source: <code>{thing.__name__}</code> in <code>cvae_support/{file}</code></summary>"
+            f"\n\n```python\n{code}\n```\n\n</details>"
         )
     return Markdown("\n\n".join(parts))

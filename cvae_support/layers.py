@@ -3,7 +3,6 @@
 Shapes are (B, C, H, W) throughout: batch, channels, height, width.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -21,7 +21,7 @@ from cvae_support.layers import (
 
 def check_labels(y: Tensor, num_classes: int) -> None:
     """Raise ValueError unless y is a (B,) integer tensor with values in 0 .. num_classes - 1."""
-    if y.dtype not in (torch.int64, torch.int32, torch.uint8) or y.ndim != 1:
+    if y.dtype not in (torch.int64, torch.int32) or y.ndim != 1:
         raise ValueError(f"y must be a (B,) tensor of integers, got {y.dtype} of shape {tuple(y.shape)}")
     # Looking at the values would make a GPU wait for every batch, and break a compiled graph in two.
     if torch.compiler.is_compiling() or y.device.type != "cpu":
@@ -37,6 +37,15 @@ def block(in_channels: int, out_channels: int, cond_dim: int | None) -> nn.Modul
     return AdaLNResnetBlock(in_channels, out_channels, cond_dim)
 
 
+def class_embedding(config: Config, conditioning: str) -> nn.Module | None:
+    """How the label enters: y (B,) -> a map (B, 1, S/4, S/4) or a vector (B, D); None where it does not."""
+    if conditioning == "spatial":
+        return ClassMap(config.num_classes, config.latent_size)
+    if conditioning == "adaln":
+        return nn.Embedding(config.num_classes, config.channels[-1])
+    return None
+
+
 class Encoder(nn.Module):
     """x (B, 1, S, S), y (B,) -> mu, log_var, each (B, 1, S/4, S/4).
 
@@ -48,10 +57,7 @@ class Encoder(nn.Module):
         self.conditioning = conditioning
         narrow, middle, wide = config.channels
         cond_dim = wide if conditioning == "adaln" else None
-        if conditioning == "spatial":
-            self.embed = ClassMap(config.num_classes, config.latent_size)
-        elif conditioning == "adaln":
-            self.embed = nn.Embedding(config.num_classes, wide)
+        self.embed = class_embedding(config, conditioning)
         self.trunk = nn.ModuleList([
             nn.Conv2d(1, narrow, 3, padding=1),
             block(narrow, middle, cond_dim),
@@ -90,10 +96,7 @@ class Decoder(nn.Module):
         self.conditioning = conditioning
         narrow, middle, wide = config.channels
         cond_dim = wide if conditioning == "adaln" else None
-        if conditioning == "spatial":
-            self.embed = ClassMap(config.num_classes, config.latent_size)
-        elif conditioning == "adaln":
-            self.embed = nn.Embedding(config.num_classes, wide)
+        self.embed = class_embedding(config, conditioning)
         self.trunk = nn.ModuleList([
             nn.Conv2d(1 + (conditioning == "spatial"), wide, 3, padding=1),
             block(wide, wide, cond_dim),
@@ -152,7 +155,9 @@ class VAE(nn.Module):
         """x (B, 1, S, S) in [0, 1], y (B,) -> mu, log_var of q(z|x, y), each (B, 1, S/4, S/4)."""
         side = self.config.image_size
         if x.ndim != 4 or x.shape[1:] != (1, side, side) or not x.is_floating_point():
-            raise ValueError(f"x must be a (B, 1, {side}, {side}) float tensor in [0, 1], got {x.dtype} of shape {tuple(x.shape)}")
+            raise ValueError(
+                f"x must be a (B, 1, {side}, {side}) float tensor in [0, 1], got {x.dtype} of shape {tuple(x.shape)}"
+            )
         if self.conditional:
             if y is None:
                 raise ValueError(f'a "{self.config.model}" model needs the labels: encode(x, y)')

@@ -171,7 +171,8 @@ def train(config: Config, data: Dataset, folder: Path, resume: bool = False) -> 
                         last, pack_state(net, average, optimizer), config, data=data.checksum, history=history
                     )
                     progress.console.print(
-                        f"epoch {epoch}/{config.epochs}: train recon {row['train_recon']:.5f} kl {row['train_kl']:.4f}, "
+                        f"epoch {epoch}/{config.epochs}: "
+                        f"train recon {row['train_recon']:.5f} kl {row['train_kl']:.4f}, "
                         f"test recon {row['test_recon']:.5f} kl {row['test_kl']:.4f}, "
                         f"{row['images_per_second']:.0f} images/s"
                     )
@@ -196,7 +197,14 @@ def progress_bar(fabric: Fabric) -> Progress:
 
 
 def train_epoch(
-    config: Config, data: Dataset, epoch: int, fabric: Fabric, model, optimizer, average: AveragedModel | None, progress: Progress
+    config: Config,
+    data: Dataset,
+    epoch: int,
+    fabric: Fabric,
+    model,
+    optimizer,
+    average: AveragedModel | None,
+    progress: Progress,
 ) -> dict[str, Any]:
     """One pass over the training set in random order; returns the means of the loss terms, and the speed."""
     start = time.perf_counter()
@@ -227,7 +235,9 @@ def train_epoch(
     progress.remove_task(task)
     recon_mean, kl_mean = (fabric.all_reduce(totals, reduce_op="mean") / steps).tolist()
     if not math.isfinite(recon_mean + kl_mean):
-        raise TrainingError(f"the loss is not finite in epoch {epoch}; the last good checkpoint is that of epoch {epoch - 1}")
+        raise TrainingError(
+            f"the loss is not finite in epoch {epoch}; the last good checkpoint is that of epoch {epoch - 1}"
+        )
     seconds = time.perf_counter() - start
     return {
         "train_recon": recon_mean,

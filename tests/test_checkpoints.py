@@ -155,9 +155,8 @@ def test_load_or_train_prefers_shipped_then_local_then_trains(few, config, tmp_p
     assert "local run" in capsys.readouterr().out
     assert torch.equal(local.decoder.trunk[0].weight, trained.decoder.trunk[0].weight)
 
-    save_checkpoint(
-        tmp_path / "shipped" / f"{wanted.name}.json", local.state_dict(), wanted, data=few.checksum, history=record["history"]
-    )
+    shipped = tmp_path / "shipped" / f"{wanted.name}.json"
+    save_checkpoint(shipped, local.state_dict(), wanted, data=few.checksum, history=record["history"])
     load_or_train(wanted, few)
     assert "shipped weights" in capsys.readouterr().out
 

@@ -17,13 +17,8 @@ def test_parameter_counts_of_the_full_models(kind, total, decoder):
     assert count_parameters(model.decoder) == decoder
 
 
-ENCODER_SHAPES = [
-    (32, 28), (64, 28), (64, 28), (64, 14), (128, 14), (128, 14), (128, 7), (128, 7), (128, 7), (128, 7), (128, 7), (128, 7),
-]  # fmt: skip
-DECODER_SHAPES = [
-    (128, 7), (128, 7), (128, 7), (128, 7), (128, 7), (128, 7), (64, 7), (64, 14), (64, 14), (64, 14), (32, 14), (32, 28),
-    (32, 28), (32, 28), (1, 28), (1, 28),
-]  # fmt: skip
+ENCODER_SHAPES = [(32, 28), *[(64, 28)] * 2, (64, 14), *[(128, 14)] * 2, *[(128, 7)] * 6]
+DECODER_SHAPES = [*[(128, 7)] * 6, (64, 7), *[(64, 14)] * 3, (32, 14), *[(32, 28)] * 3, *[(1, 28)] * 2]
 
 
 @pytest.mark.parametrize("kind", ["unconditional", "spatial", "adaln"])

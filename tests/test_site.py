@@ -15,13 +15,16 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 POST = "posts/class_conditional_vae/class_conditional_vae"
 FIGURES = 11  # drawn by Plotly
+SECTIONS = (
+    "From unconditional to conditional", "Setup", "base architecture", "Spatial concatenation", "Group normalization",
+    "Adaptive layer normalization", "Comparing", "taken apart", "next",
+)  # fmt: skip
 
 
 def copy_project(folder: Path) -> Path:
     """What git would hand to a stranger, as it is now."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True
-    ).stdout
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
     for name in listed.decode().split("\0"):
         if name and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -63,8 +66,7 @@ def check_page(html: str) -> None:
     assert [url for url in loaded if url.startswith(("http", "//"))] == []  # nothing from another host
     assert not re.search(r"\?@\w|\{\{<|\?meta|\[@|:::", page.text)  # nothing unresolved
     headings = " ".join(re.findall(r"(?s)<h2.*?</h2>", html))
-    for section in ("From unconditional to conditional", "Setup", "base architecture", "Spatial concatenation",
-                    "Group normalization", "Adaptive layer normalization", "Comparing", "taken apart", "next"):  # fmt: skip
+    for section in SECTIONS:
         assert section in headings
 
 
@@ -81,7 +83,10 @@ def test_without_quarto_the_page_is_made_from_the_notebook(tmp_path):
     assert (project / "_site" / "assets" / "figures.js").is_file()
 
 
-@pytest.mark.skipif(not shutil.which("quarto"), reason="quarto is not on PATH; see https://quarto.org/docs/get-started/")
+NO_QUARTO = "quarto is not on PATH; see https://quarto.org/docs/get-started/"
+
+
+@pytest.mark.skipif(not shutil.which("quarto"), reason=NO_QUARTO)
 def test_quarto_renders_the_site(tmp_path):
     project = copy_project(tmp_path / "project")
     environment = os.environ | {"CVAE_CACHE": str(ROOT / ".cache"), "QUARTO_PYTHON": sys.executable}

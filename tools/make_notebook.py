@@ -25,7 +25,6 @@ import mimetypes
 import re
 import subprocess
 import sys
-import tomllib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from typing import Any
 
 import nbformat
 import pypandoc
+import tomllib
 import yaml
 from markdown_it import MarkdownIt
 
