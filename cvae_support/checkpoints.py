@@ -72,7 +72,8 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], config: Config, **re
         indent=1,
     )
     write_atomically(path, text.encode())
-    for stale in path.parent.glob(f"{path.stem}.*.safetensors"):  # only now is the older one not needed
+    # Only now is the older one not needed. Twelve hex digits: other files of that name, such as maps, stay.
+    for stale in path.parent.glob(f"{path.stem}.{'[0-9a-f]' * 12}.safetensors"):
         if stale != weights:
             stale.unlink()
 
@@ -140,6 +141,19 @@ def run_folder(config: Config, data_checksum: str) -> Path:
     return cache_folder() / "runs" / f"{config.name}-{config.fingerprint[:8]}-{data_checksum[:8]}"
 
 
+def local_run(config: Config, data: Dataset) -> Path:
+    """The final checkpoint of this configuration's own run, trained first, or resumed, if need be. Says which."""
+    folder = run_folder(config, data.checksum)
+    if (folder / "final.json").is_file():
+        print(f"{config.name}: weights of a local run in {folder}")
+    else:
+        from cvae_support.training import train  # the page needs Fabric only if it has to train
+
+        print(f"{config.name}: no weights for this configuration yet, training {config.epochs} epochs in {folder}")
+        train(config, data, folder, resume=(folder / "last.json").is_file())
+    return folder / "final.json"
+
+
 def load_or_train(
     config: Config, data: Dataset | None = None, device: torch.device | str = "cpu"
 ) -> tuple[VAE, dict[str, Any]]:
@@ -157,13 +171,4 @@ def load_or_train(
             print(f"{config.name}: shipped weights, {record['config']['epochs']} epochs")
             return model, record
         print(f"{config.name}: the shipped weights are of another run: {'; '.join(differing)}")
-    data = data or load_fashion_mnist()
-    folder = run_folder(config, data.checksum)
-    if not (folder / "final.json").is_file():
-        from cvae_support.training import train  # the page needs Fabric only if it has to train
-
-        print(f"{config.name}: no weights for this configuration yet, training {config.epochs} epochs in {folder}")
-        train(config, data, folder, resume=(folder / "last.json").is_file())
-    else:
-        print(f"{config.name}: weights of a local run in {folder}")
-    return load_model(folder / "final.json", device)
+    return load_model(local_run(config, data or load_fashion_mnist()), device)

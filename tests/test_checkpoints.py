@@ -51,6 +51,14 @@ def test_saving_again_replaces_and_leaves_nothing_behind(saved):
     assert len(list(path.parent.iterdir())) == 2
 
 
+def test_saving_again_leaves_what_else_lies_beside_it(saved):
+    path, model = saved
+    beside = path.with_name("m.tsne.safetensors")
+    beside.write_bytes(b"a map")
+    save_checkpoint(path, model.state_dict(), model.config, data="", history=[])
+    assert beside.read_bytes() == b"a map"
+
+
 @pytest.mark.parametrize("tenth", range(10))
 def test_truncated_tensors(saved, tenth):
     path, _ = saved

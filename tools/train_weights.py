@@ -10,12 +10,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from cvae_support.checkpoints import SHIPPED_FOLDER, load_checkpoint, load_model, run_folder, save_checkpoint
+from cvae_support.checkpoints import SHIPPED_FOLDER, load_checkpoint, load_model, local_run, save_checkpoint
 from cvae_support.config import Config
 from cvae_support.data import Dataset, load_fashion_mnist
 from cvae_support.evaluation import class_grid, first_per_class, latent_map, reconstruct
 from cvae_support.models import VAE
-from cvae_support.training import train
 
 # At a quarter of the tutorial's width, which two CPU cores train in two to three minutes an epoch.
 SMALL = dict(width=0.25, epochs=10)
@@ -48,13 +47,10 @@ def draw_samples(model: VAE) -> None:
 def main() -> None:
     data = load_fashion_mnist()
     for config in CONFIGS:
-        folder = run_folder(config, data.checksum)
-        print(f"{config.name}: {folder}", flush=True)
-        if not (folder / "final.json").is_file():
-            train(config, data, folder, resume=(folder / "last.json").is_file())
-        tensors, record = load_checkpoint(folder / "final.json")
+        final = local_run(config, data)
+        tensors, record = load_checkpoint(final)
         half = {name: tensor.to(torch.float16) for name, tensor in tensors.items()}
-        cost = half_precision_cost(load_model(folder / "final.json")[0], half, data)
+        cost = half_precision_cost(load_model(final)[0], half, data)
         shipped = SHIPPED_FOLDER / f"{config.name}.json"
         save_checkpoint(shipped, half, config, data=record["data"], history=record["history"], half_precision=cost)
         if config.recipe == "fast":
