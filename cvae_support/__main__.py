@@ -1,4 +1,4 @@
-"""The command line: python -m cvae_support data | train | sample | info."""
+"""The command line: python -m cvae_support data | train | study | sample | info."""
 
 import argparse
 import sys
@@ -6,14 +6,16 @@ from dataclasses import fields
 from pathlib import Path
 
 from cvae_support.checkpoints import SHIPPED_FOLDER, CheckpointError, load_model, run_folder
-from cvae_support.config import MODELS, RECIPES, Config
-from cvae_support.data import CLASSES, cache_folder, load_fashion_mnist
+from cvae_support.config import MODELS, RECIPES, SCHEDULES, Config
+from cvae_support.data import cache_folder, load_dataset, load_fashion_mnist
 
 EXAMPLES = """examples:
   python -m cvae_support data
-  python -m cvae_support train --model adaln --width 0.25 --recipe fast --epochs 10 --learning-rate 3e-3
-  python -m cvae_support train --model adaln --width 0.25 --recipe fast --epochs 10 --learning-rate 3e-3 --resume
+  python -m cvae_support train --model adaln                                    # the full model, for a GPU
+  python -m cvae_support train --model adaln --width 0.25 --recipe fast         # a small one, for a CPU
+  python -m cvae_support train --model adaln --width 0.25 --recipe fast --resume
   python -m cvae_support train --epochs 1 --width 0.25 --images 5120            # a minute's try
+  python -m cvae_support train --data digits.npz --batch-size 64
   fabric run --accelerator=cuda --devices=2 --precision=bf16-mixed cvae_support/__main__.py train --model adaln
   python -m cvae_support info
   python -m cvae_support sample adaln-w0.25-kl0.01-fast --class Sandal --count 8 --out sandals.png
@@ -34,14 +36,14 @@ def shipped_names() -> list[str]:
     return sorted(path.stem for path in SHIPPED_FOLDER.glob("*.json"))
 
 
-def class_index(name: str) -> int:
+def class_index(name: str, classes: list[str]) -> int:
     """A class by its name, in any case, or by its number."""
-    names = [known.lower() for known in CLASSES]
+    names = [known.lower() for known in classes]
     if name.lower() in names:
         return names.index(name.lower())
-    if name.isdigit() and int(name) < len(CLASSES):
+    if name.isdigit() and int(name) < len(classes):
         return int(name)
-    raise ValueError(f"no class {name!r}; there are 0 to {len(CLASSES) - 1}, or by name: {', '.join(CLASSES)}")
+    raise ValueError(f"no class {name!r}; there are 0 to {len(classes) - 1}, or by name: {', '.join(classes)}")
 
 
 def run_data(_: argparse.Namespace) -> None:
@@ -53,8 +55,9 @@ def run_data(_: argparse.Namespace) -> None:
 def run_train(arguments: argparse.Namespace) -> None:
     from cvae_support.training import train  # Fabric is slow to import, and only training needs it
 
-    config = Config(**{field.name: getattr(arguments, field.name) for field in config_fields()})
-    data = load_fashion_mnist()
+    data = load_dataset(arguments.data) if arguments.data else load_fashion_mnist()
+    chosen = {field.name: getattr(arguments, field.name) for field in config_fields()}
+    config = Config(image_size=data.train_images.shape[-1], num_classes=len(data.classes), **chosen)
     if arguments.images:
         data = data.first(arguments.images, max(arguments.images // 6, 1))
     folder = arguments.folder or run_folder(config, data.checksum)
@@ -62,19 +65,27 @@ def run_train(arguments: argparse.Namespace) -> None:
     print(f"weights: {folder / 'final.json'}")
 
 
+def run_study(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from cvae_support.study import study
+
+    Console().print(study(load_fashion_mnist(), train=not arguments.report))
+
+
 def run_sample(arguments: argparse.Namespace) -> None:
     import torch
     from PIL import Image
 
-    label = class_index(arguments.label)
     if arguments.count < 1:
         raise ValueError(f"--count must be 1 or more, got {arguments.count}")
-    model, _ = load_model(find_weights(arguments.weights))
+    model, record = load_model(find_weights(arguments.weights))
+    label = class_index(arguments.label, record["classes"])
     y = torch.full((arguments.count,), label) if model.conditional else arguments.count
     images = model.sample(y, torch.Generator().manual_seed(arguments.seed))
     strip = torch.cat(list(images.squeeze(1)), dim=1)  # side by side
     Image.fromarray((strip * 255).round().byte().numpy()).save(arguments.out)
-    what = CLASSES[label] if model.conditional else "no class: the model is unconditional"
+    what = record["classes"][label] if model.conditional else "no class: the model is unconditional"
     print(f"{arguments.count} samples ({what}) in {arguments.out}")
 
 
@@ -114,18 +125,27 @@ def parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train", help="train a model", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    choices = {"model": MODELS, "recipe": RECIPES}
+    choices = {"model": MODELS, "recipe": RECIPES, "schedule": SCHEDULES}
     for field in config_fields():
         flag = f"--{field.name.replace('_', '-')}"
         if field.type is bool:
             train.add_argument(flag, action=argparse.BooleanOptionalAction, default=field.default)
-        else:
-            options = dict(type=field.type, default=field.default, choices=choices.get(field.name))
-            train.add_argument(flag, **options, help="default %(default)s")
+            continue
+        options = dict(type=field.type, default=field.default, help="default %(default)s")
+        if field.default is None:  # the recipe's
+            kind = type(RECIPES["plain"][field.name])
+            defaults = ", ".join(f"{recipe} {values[field.name]}" for recipe, values in RECIPES.items())
+            options |= dict(type=kind, help=f"default: {defaults}")
+        train.add_argument(flag, choices=choices.get(field.name), **options)
+    train.add_argument("--data", type=Path, help="a folder of IDX files or an .npz file (default: Fashion-MNIST)")
     train.add_argument("--folder", type=Path, help="where to keep the run (default: in the cache)")
     train.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     train.add_argument("--images", type=int, default=0, metavar="N", help="use the first N training images only")
     train.set_defaults(run=run_train)
+
+    study = commands.add_parser("study", help="run the experiments the page reports (goes on where it stopped)")
+    study.add_argument("--report", action="store_true", help="train nothing; collect and print what there is")
+    study.set_defaults(run=run_study)
 
     sample = commands.add_parser("sample", help="draw images of a class")
     sample.add_argument("weights", help="a name that `info` lists, or a checkpoint's .json file")

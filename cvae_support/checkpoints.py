@@ -8,7 +8,8 @@ each to a temporary file that is then renamed, so that at every moment NAME.json
 import hashlib
 import json
 import os
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from cvae_support.models import VAE
 
 SHIPPED_FOLDER = Path(__file__).parent / "weights"
 FORMAT = 1
+RECORD = {"config", "fingerprint", "weights", "sha256", "history", "data", "classes"}
 
 
 class CheckpointError(RuntimeError):
@@ -52,8 +54,20 @@ def versions() -> dict[str, str]:
     return {"cvae_support": own, "torch": torch.__version__}
 
 
-def save_checkpoint(path: Path, tensors: dict[str, Tensor], config: Config, **record: Any) -> None:
-    """Write the tensors and the record as the checkpoint path (a .json file). Raises OSError if it can't be."""
+def save_checkpoint(
+    path: Path,
+    tensors: dict[str, Tensor],
+    config: Config,
+    *,
+    data: str,
+    classes: Sequence[str],
+    history: list[dict[str, float]],
+    **more: Any,
+) -> None:
+    """Write the tensors and their record as the checkpoint path (a .json file). Raises OSError if it can't be.
+
+    data is the checksum of what it was trained on; more is kept in the record as it is.
+    """
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     digest = hashlib.sha256(content).hexdigest()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +81,10 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], config: Config, **re
             "weights": weights.name,
             "sha256": digest,
             "versions": versions(),
-            **record,
+            "data": data,
+            "classes": list(classes),
+            **more,
+            "history": history,
         },
         indent=1,
     )
@@ -78,20 +95,28 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], config: Config, **re
             stale.unlink()
 
 
+def load_record(path: Path) -> dict[str, Any]:
+    """The record of the checkpoint path (a .json file), without its tensors. Raises CheckpointError."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["format"] != FORMAT:
+            raise ValueError(f"its format is {record['format']}, this version reads {FORMAT}")
+        if missing := RECORD - record.keys():
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no checkpoint at {path}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint of this package: {error!r}") from error
+    return record
+
+
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the record of the checkpoint path (a .json file), verified.
 
     Raises CheckpointError, saying what is wrong with which file, and returns nothing half-read.
     """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        name, digest = record["weights"], record["sha256"]
-        if record["format"] != FORMAT or {"config", "fingerprint", "history", "data"} - record.keys():
-            raise KeyError("format, config, fingerprint, history or data")
-    except FileNotFoundError as error:
-        raise CheckpointError(f"no checkpoint at {path}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint of this package: {error!r}") from error
+    record = load_record(path)
+    name, digest = record["weights"], record["sha256"]
     weights = path.with_name(Path(name).name)  # the same folder, whatever the name says
     try:
         content = weights.read_bytes()
@@ -108,10 +133,11 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def differences(record: dict[str, Any], config: Config, data_checksum: str | None = None) -> list[str]:
     """Where a checkpoint's configuration is not the one asked for: 'epochs is 10 there, 12 asked for'."""
     wanted = asdict(config)
+    there = {field.name: field.default for field in fields(Config)} | record["config"]  # it may lack a newer field
     found = [
-        f"{name} is {record['config'].get(name)!r} there, {wanted.get(name)!r} asked for"
-        for name in sorted(record["config"].keys() | wanted.keys())
-        if record["config"].get(name) != wanted.get(name)
+        f"{name} is {there[name]!r} there, {wanted.get(name)!r} asked for"
+        for name in sorted(there)
+        if there[name] != wanted.get(name)
     ]
     if not found and record["fingerprint"] != config.fingerprint:
         found.append(f"the fingerprint is {record['fingerprint']} there, {config.fingerprint} asked for")

@@ -2,17 +2,23 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 
 MODELS = ("unconditional", "spatial", "adaln")
-RECIPES = ("plain", "fast")
+SCHEDULES = ("constant", "one-cycle")
+# How a model is trained, unless a field says otherwise.
+RECIPES = {
+    "plain": dict(epochs=100, batch_size=256, learning_rate=1e-3, schedule="constant", ema_decay=0.0),
+    "fast": dict(epochs=4, batch_size=32, learning_rate=6e-3, schedule="one-cycle", ema_decay=0.998),
+}
 
 
 @dataclass(frozen=True)
 class Config:
     """Everything that decides the numbers of a training run. Change any field and it is another model.
 
-    Raises ValueError, naming the field, on a value that cannot work.
+    The last five fields are the recipe's where they are left out. Raises ValueError, naming the field, on a
+    value that cannot work.
     """
 
     model: str = "spatial"  # one of MODELS
@@ -21,17 +27,23 @@ class Config:
     num_classes: int = 10
     encoder_sees_y: bool = True  # False: only the decoder is conditional
     kl_weight: float = 0.01
-    recipe: str = "plain"  # "plain": Adam at a constant rate; "fast": one-cycle rate, averaged weights
-    epochs: int = 100
-    batch_size: int = 256  # over all processes together
-    learning_rate: float = 1e-3  # the constant rate of "plain", the peak of "fast"
     seed: int = 42
+    recipe: str = "plain"  # one of RECIPES
+    epochs: int | None = None
+    batch_size: int | None = None  # over all processes together
+    learning_rate: float | None = None  # Adam's; the peak, where the schedule is not constant
+    schedule: str | None = None  # one of SCHEDULES
+    ema_decay: float | None = None  # of the running average of the weights that is tested and kept; 0: none
 
     def __post_init__(self):
-        if self.model not in MODELS:
-            raise ValueError(f"model must be one of {', '.join(MODELS)}, got {self.model!r}")
-        if self.recipe not in RECIPES:
-            raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, got {self.recipe!r}")
+        for name, known in (("model", MODELS), ("recipe", tuple(RECIPES))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        for name, value in RECIPES[self.recipe].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
         if self.image_size < 4 or self.image_size % 4:
             raise ValueError(f"image_size must be a positive multiple of 4, got {self.image_size}")
         for name in ("width", "num_classes", "epochs", "batch_size", "learning_rate"):
@@ -39,6 +51,8 @@ class Config:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if not self.kl_weight >= 0:
             raise ValueError(f"kl_weight must not be negative, got {self.kl_weight}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must lie in 0 .. 1, got {self.ema_decay}")
         if min(self.channels) < 4:
             raise ValueError(f"width {self.width} leaves a layer with {min(self.channels)} channels; use 0.125 or more")
 
@@ -59,6 +73,10 @@ class Config:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that change when any field does."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        """16 hex digits that change when any field does.
+
+        Fields at their default are left out: one that is added later leaves older fingerprints as they are.
+        """
+        chosen = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        text = json.dumps(chosen, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao et al. 2017): found, verified and read into one tensor of bytes.
+"""Fashion-MNIST (Xiao et al. 2017): found, verified and read into one tensor of bytes. Other data sets too.
 
 The four files are looked for in the cache, in the folder FASHION_MNIST_DIR, where Debian's package
 dataset-fashion-mnist puts them, and last at torchvision's mirror. Whatever the source, the SHA-256 of
@@ -10,6 +10,7 @@ import hashlib
 import os
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,17 +82,21 @@ def cache_folder() -> Path:
     return Path.home() / ".cache" / "cvae_support"
 
 
-def read_verified(folder: Path, name: str) -> bytes:
-    """One file of the four, unpacked, from folder. DataError if absent, unreadable or altered."""
+def read_file(folder: Path, name: str) -> bytes:
+    """One file of the four, unpacked, from folder. DataError if absent or unreadable."""
     try:
         if (folder / name).is_file():
-            content = (folder / name).read_bytes()
-        elif (folder / f"{name}.gz").is_file():
-            content = gzip.decompress((folder / f"{name}.gz").read_bytes())
-        else:
-            raise DataError(f"{name} is not in {folder}")
+            return (folder / name).read_bytes()
+        if (folder / f"{name}.gz").is_file():
+            return gzip.decompress((folder / f"{name}.gz").read_bytes())
     except (OSError, EOFError, gzip.zlib.error) as error:
         raise DataError(f"{folder / name} cannot be read: {error}") from error
+    raise DataError(f"{name} is not in {folder}")
+
+
+def read_verified(folder: Path, name: str) -> bytes:
+    """One file of the four, unpacked, from folder. DataError if absent, unreadable or altered."""
+    content = read_file(folder, name)
     if hashlib.sha256(content).hexdigest() != SHA256[name]:
         raise DataError(f"{folder / name} is not Fashion-MNIST's file (its SHA-256 differs); delete it and try again")
     return content
@@ -178,6 +183,41 @@ def load_fashion_mnist() -> Dataset:
         train_x.unsqueeze(1), train_y.long(),
         test_x.unsqueeze(1), test_y.long(),
         CLASSES, hashlib.sha256("".join(SHA256.values()).encode()).hexdigest(),
+    )  # fmt: skip
+
+
+def load_dataset(path: Path) -> Dataset:
+    """Another data set of grey images: a folder with four IDX files, or an .npz file.
+
+    The IDX files have the names of MNIST's (train-images-idx3-ubyte and so on, gzipped or not); the .npz holds
+    x_train (N, S, S) uint8, y_train (N,) integers from 0, x_test and y_test. Size and number of classes are read
+    from the data; the classes are called by their numbers. Raises DataError, naming the file and what it lacks.
+    """
+    if path.is_dir():
+        arrays = [parse_idx(read_file(path, name), name).numpy() for name in SHA256]
+    elif path.suffix == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = [file[name] for name in ("x_train", "y_train", "x_test", "y_test")]
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path} cannot be read as x_train, y_train, x_test and y_test: {error}") from error
+    else:
+        raise DataError(f"{path} is neither a folder of IDX files nor an .npz file")
+    for split, images, labels in (("training", *arrays[:2]), ("test", *arrays[2:])):
+        where = f"the {split} part of {path}"
+        if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1] != images.shape[2]:
+            raise DataError(f"{where} needs images (N, S, S) of uint8, got {images.dtype} of shape {images.shape}")
+        if images.shape[1] % 4 or images.shape[1:] != arrays[0].shape[1:]:
+            raise DataError(f"{where} has images of {images.shape[1]} pixels: pad them, all alike, to a multiple of 4")
+        if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1] or not len(labels) or labels.min() < 0:
+            raise DataError(f"{where} needs a label from 0 up for each of {len(images)} images, got {labels.shape}")
+    train_x, train_y, test_x, test_y = (torch.from_numpy(array.copy()) for array in arrays)
+    count = int(max(train_y.max(), test_y.max())) + 1
+    return Dataset(
+        train_x.unsqueeze(1), train_y.long(),
+        test_x.unsqueeze(1), test_y.long(),
+        tuple(str(label) for label in range(count)),
+        hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest(),
     )  # fmt: skip
 
 

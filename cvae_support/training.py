@@ -7,9 +7,9 @@ run, and a run on two processes, see the very numbers an uninterrupted run on on
 
 import math
 import os
+import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -17,14 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cvae_support.checkpoints import CheckpointError, differences, load_checkpoint, save_checkpoint
+from cvae_support.checkpoints import CheckpointError, differences, load_checkpoint, load_record, save_checkpoint
 from cvae_support.config import Config
 from cvae_support.data import Dataset, to_float
 from cvae_support.losses import vae_loss
 from cvae_support.models import VAE
 
-WARM_UP = 0.1  # share of the "fast" run in which the rate climbs to its peak
-EMA_DECAY = 0.995  # weights averaged over about the last 200 steps
+WARM_UP = 0.1  # share of a "one-cycle" run in which the rate climbs to its peak
 TEST_BATCH = 500
 
 
@@ -33,8 +32,8 @@ class TrainingError(RuntimeError):
 
 
 def learning_rate(step: int, steps: int, config: Config) -> float:
-    """The rate at a step: constant for "plain"; up and down once for "fast" (warm-up, then half a cosine)."""
-    if config.recipe == "plain":
+    """The rate at a step: constant, or up and down once (a warm-up, then half a cosine to zero)."""
+    if config.schedule == "constant":
         return config.learning_rate
     progress = step / steps
     if progress < WARM_UP:
@@ -124,20 +123,23 @@ def check_start(config: Config, data: Dataset, world_size: int) -> None:
         raise TrainingError(f"batch_size {config.batch_size} is more than the {len(data.train_images)} training images")
 
 
-def train(config: Config, data: Dataset, folder: Path, resume: bool = False) -> list[dict[str, float]]:
-    """Train the model of this configuration; returns the history, one dict per epoch.
+def make_fabric() -> Fabric:
+    """One device, bf16 arithmetic where a cuda device has it; or whatever `fabric run` was told."""
+    if os.environ.get("LT_CLI_USED"):
+        return Fabric()
+    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return Fabric(devices=1, precision="bf16-mixed" if bf16 else "32-true")
 
-    After every epoch folder/last.json holds all that is needed to go on, and at the end folder/final.json the
-    weights to use. Stopped at any moment, a run loses the epoch it was in; resume=True goes on from there, to the
-    same numbers. Raises TrainingError or CheckpointError on input that does not fit, before anything is written.
-    """
-    # Fabric() takes its settings from `fabric run`, which also starts the processes; without it, one device.
-    fabric = Fabric() if os.environ.get("LT_CLI_USED") else Fabric(devices=1)
-    check_start(config, data, fabric.world_size)
-    last = folder / "last.json"
-    if last.is_file() and not resume:
-        raise TrainingError(f"{folder} already holds a run: resume it (--resume), or delete the folder to start over")
 
+def device_name(device: torch.device) -> str:
+    """For the record: what a run was made on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} thread(s)"
+
+
+def make_model(config: Config, fabric: Fabric) -> tuple[VAE, AveragedModel | None, torch.optim.Optimizer]:
+    """The model at its start, on the device; the running average of its weights, if any; and the optimizer."""
     with torch.random.fork_rng(devices=[]):  # the seed decides the start, and nothing outside changes
         torch.manual_seed(config.seed)
         net = VAE(config)
@@ -146,7 +148,67 @@ def train(config: Config, data: Dataset, folder: Path, resume: bool = False) -> 
     optimizer = torch.optim.Adam(
         net.parameters(), lr=config.learning_rate, fused=fabric.device.type in ("cpu", "cuda")
     )
-    average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY)) if config.recipe == "fast" else None
+    average = None
+    if config.ema_decay:
+        average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+    return net, average, optimizer
+
+
+def check_writable(folder: Path) -> None:
+    """Raise TrainingError if no checkpoint could be written in folder: better now than after the first epoch."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise TrainingError(f"no checkpoint can be written in {folder}: {error}. Choose another --folder") from error
+
+
+def last_good(last: Path) -> str:
+    """Which checkpoint an error leaves behind."""
+    if not last.is_file():
+        return "there is no checkpoint yet"
+    return f"the last good checkpoint, {last}, is of epoch {len(load_record(last)['history'])}"
+
+
+def check_finite(losses: Tensor, epoch: int, last: Path) -> None:
+    """Raise TrainingError, naming the first step that went wrong, unless all losses (steps, 2) are finite."""
+    bad = (~losses.isfinite().all(dim=1)).nonzero().flatten().tolist()
+    if bad:
+        raise TrainingError(
+            f"the loss is not finite from step {bad[0] + 1} of epoch {epoch} on; {last_good(last)}. "
+            "A lower learning rate usually helps"
+        )
+
+
+def save(path: Path, tensors: dict[str, Tensor], config: Config, data: Dataset, history: list) -> None:
+    """Write a checkpoint of the run. Raises TrainingError, with the older checkpoint untouched."""
+    try:
+        save_checkpoint(
+            path, tensors, config,
+            data=data.checksum, classes=data.classes, history=history, made_on=device_name(data.train_images.device),
+        )  # fmt: skip
+    except OSError as error:
+        raise TrainingError(
+            f"epoch {len(history)} could not be saved: {error}; {last_good(path.with_name('last.json'))}. "
+            "Make room there and go on with --resume"
+        ) from error
+
+
+def train(config: Config, data: Dataset, folder: Path, resume: bool = False) -> list[dict[str, float]]:
+    """Train the model of this configuration; returns the history, one dict per epoch.
+
+    After every epoch folder/last.json holds all that is needed to go on, and at the end folder/final.json the
+    weights to use. Stopped at any moment, a run loses the epoch it was in; resume=True goes on from there, to the
+    same numbers. Raises TrainingError or CheckpointError on input that does not fit, before anything is written.
+    """
+    fabric = make_fabric()
+    check_start(config, data, fabric.world_size)
+    last = folder / "last.json"
+    if last.is_file() and not resume:
+        raise TrainingError(f"{folder} already holds a run: resume it (--resume), or delete the folder to start over")
+
+    net, average, optimizer = make_model(config, fabric)
     history: list[dict[str, float]] = []
     if resume:
         tensors, record = load_checkpoint(last)
@@ -154,6 +216,7 @@ def train(config: Config, data: Dataset, folder: Path, resume: bool = False) -> 
             raise CheckpointError(f"{last} cannot be resumed: {'; '.join(differing)}")
         unpack_state(tensors, net, average, optimizer)
         history = record["history"]
+    check_writable(folder)
     model, optimizer = fabric.setup(net, optimizer)
     data = data.to(fabric.device)
 
@@ -162,27 +225,28 @@ def train(config: Config, data: Dataset, folder: Path, resume: bool = False) -> 
     with progress_bar(fabric) as progress:
         try:
             for epoch in range(len(history) + 1, config.epochs + 1):
-                row = {"epoch": epoch}
-                row |= train_epoch(config, data, epoch, fabric, model, optimizer, average, progress)
-                row |= test_loss(best, data, fabric)
+                start = time.perf_counter()
+                losses = train_epoch(config, data, epoch, fabric, model, optimizer, average, progress)
+                check_finite(losses, epoch, last)
+                recon, kl = losses.mean(dim=0).tolist()
+                seconds = time.perf_counter() - start
+                row = {"epoch": epoch, "train_recon": recon, "train_kl": kl, **test_loss(best, data, fabric)}
+                row |= {"seconds": seconds, "images_per_second": len(losses) * config.batch_size / seconds}
                 history.append(row)
                 if fabric.is_global_zero:
-                    save_checkpoint(
-                        last, pack_state(net, average, optimizer), config, data=data.checksum, history=history
-                    )
+                    save(last, pack_state(net, average, optimizer), config, data, history)
                     progress.console.print(
-                        f"epoch {epoch}/{config.epochs}: "
-                        f"train recon {row['train_recon']:.5f} kl {row['train_kl']:.4f}, "
+                        f"epoch {epoch}/{config.epochs}: train recon {recon:.5f} kl {kl:.4f}, "
                         f"test recon {row['test_recon']:.5f} kl {row['test_kl']:.4f}, "
                         f"{row['images_per_second']:.0f} images/s"
                     )
         except KeyboardInterrupt as error:
             interrupted = error
     if interrupted:
-        print(f"Stopped after epoch {len(history)}, which is kept in {folder}. Go on with --resume.")
+        print(f"Stopped; {last_good(last)}. Go on with --resume.")
         raise interrupted
     if fabric.is_global_zero:
-        save_checkpoint(folder / "final.json", best.state_dict(), config, data=data.checksum, history=history)
+        save(folder / "final.json", best.state_dict(), config, data, history)
     fabric.barrier()
     return history
 
@@ -205,14 +269,14 @@ def train_epoch(
     optimizer,
     average: AveragedModel | None,
     progress: Progress,
-) -> dict[str, Any]:
-    """One pass over the training set in random order; returns the means of the loss terms, and the speed."""
+) -> Tensor:
+    """One pass over the training set in random order; returns (steps, 2), recon and kl of every step."""
     start = time.perf_counter()
     generator = epoch_generator(config, epoch)
     order = torch.randperm(len(data.train_images), generator=generator).to(fabric.device)
     steps = len(order) // config.batch_size  # a last, smaller batch is left out; it is another one every epoch
     share = slice(fabric.global_rank, None, fabric.world_size)  # this process's part of each batch
-    totals = torch.zeros(2, device=fabric.device)
+    losses = torch.empty(steps, 2, device=fabric.device)
     task = progress.add_task(f"epoch {epoch}/{config.epochs}", total=steps, speed="")
     for step in range(steps):
         for group in optimizer.param_groups:
@@ -229,19 +293,8 @@ def train_epoch(
         optimizer.zero_grad()
         if average is not None:
             average.update_parameters(model.module)
-        totals += torch.stack([recon_loss.detach(), kl.detach()])  # summed on the device: no waiting in the loop
+        losses[step] = torch.stack([recon_loss.detach(), kl.detach()])  # kept on the device: no waiting in the loop
         done = (step + 1) * config.batch_size
         progress.update(task, advance=1, speed=f"{done / (time.perf_counter() - start):.0f} images/s")
     progress.remove_task(task)
-    recon_mean, kl_mean = (fabric.all_reduce(totals, reduce_op="mean") / steps).tolist()
-    if not math.isfinite(recon_mean + kl_mean):
-        raise TrainingError(
-            f"the loss is not finite in epoch {epoch}; the last good checkpoint is that of epoch {epoch - 1}"
-        )
-    seconds = time.perf_counter() - start
-    return {
-        "train_recon": recon_mean,
-        "train_kl": kl_mean,
-        "seconds": seconds,
-        "images_per_second": steps * config.batch_size / seconds,
-    }
+    return fabric.all_reduce(losses, reduce_op="mean")

@@ -1,5 +1,9 @@
 """What the tests share: the real data, and a configuration small enough to train in seconds."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -26,6 +30,16 @@ def config():
     return lambda model="spatial", **changes: Config(model, **(TINY | changes))
 
 
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """scikit-learn's 8 x 8 digits, three times enlarged and padded to 32 x 32, as an .npz file (see TRAINING.md)."""
+    source = (Path(__file__).parents[1] / "TRAINING.md").read_text()
+    code = source.split("```python\n", 1)[1].split("```", 1)[0]
+    folder = tmp_path_factory.mktemp("digits")
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+    return folder / "digits.npz"
+
+
 @pytest.fixture(autouse=True)
 def quiet_threads():
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # the models here are too small to share out

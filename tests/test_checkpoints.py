@@ -24,7 +24,8 @@ from cvae_support.models import VAE
 def saved(config, tmp_path):
     """An untrained model, saved; returns its path and the model."""
     model = VAE(config())
-    save_checkpoint(tmp_path / "m.json", model.state_dict(), model.config, data="d" * 64, history=[{"epoch": 1}])
+    record = dict(data="d" * 64, classes=["a"], history=[{"epoch": 1}])
+    save_checkpoint(tmp_path / "m.json", model.state_dict(), model.config, **record)
     return tmp_path / "m.json", model
 
 
@@ -46,7 +47,7 @@ def test_what_is_saved_comes_back(saved):
 def test_saving_again_replaces_and_leaves_nothing_behind(saved):
     path, model = saved
     torch.nn.init.zeros_(model.decoder.trunk[0].weight)
-    save_checkpoint(path, model.state_dict(), model.config, data="", history=[])
+    save_checkpoint(path, model.state_dict(), model.config, data="", classes=[], history=[])
     assert torch.equal(load_model(path)[0].decoder.trunk[0].weight, model.decoder.trunk[0].weight)
     assert len(list(path.parent.iterdir())) == 2
 
@@ -55,7 +56,7 @@ def test_saving_again_leaves_what_else_lies_beside_it(saved):
     path, model = saved
     beside = path.with_name("m.tsne.safetensors")
     beside.write_bytes(b"a map")
-    save_checkpoint(path, model.state_dict(), model.config, data="", history=[])
+    save_checkpoint(path, model.state_dict(), model.config, data="", classes=[], history=[])
     assert beside.read_bytes() == b"a map"
 
 
@@ -92,7 +93,7 @@ def test_a_foreign_record(saved, text):
 def test_tensors_of_another_architecture(saved, config):
     path, _ = saved
     other = VAE(config("adaln"))
-    save_checkpoint(path, other.state_dict(), config("spatial"), data="", history=[])
+    save_checkpoint(path, other.state_dict(), config("spatial"), data="", classes=[], history=[])
     with pytest.raises(CheckpointError, match="tensors"):
         load_model(path)
 
@@ -138,7 +139,7 @@ def test_every_field_is_in_the_fingerprint_and_named_when_it_differs(saved):
     _, record = load_checkpoint(path)
     other_values = dict(
         model="adaln", width=0.25, image_size=32, num_classes=9, encoder_sees_y=False, kl_weight=0.02, recipe="fast",
-        epochs=3, batch_size=64, learning_rate=0.1, seed=1,
+        epochs=3, batch_size=64, learning_rate=0.1, seed=1, schedule="one-cycle", ema_decay=0.9,
     )  # fmt: skip
     assert other_values.keys() == record["config"].keys()
     for name, value in other_values.items():
@@ -148,6 +149,14 @@ def test_every_field_is_in_the_fingerprint_and_named_when_it_differs(saved):
         assert difference.startswith(f"{name} is ") and repr(value) in difference
     assert differences(record, model.config) == []
     assert differences(record, model.config, "other data") == ["it was trained on other data"]
+
+
+def test_a_field_added_later_leaves_old_checkpoints_valid(saved):
+    path, model = saved
+    _, record = load_checkpoint(path)
+    del record["config"]["encoder_sees_y"]  # as written before the field was there
+    assert differences(record, model.config) == []
+    assert differences(record, replace(model.config, encoder_sees_y=False)) != []
 
 
 def test_load_or_train_prefers_shipped_then_local_then_trains(few, config, tmp_path, monkeypatch, capsys):
@@ -164,7 +173,9 @@ def test_load_or_train_prefers_shipped_then_local_then_trains(few, config, tmp_p
     assert torch.equal(local.decoder.trunk[0].weight, trained.decoder.trunk[0].weight)
 
     shipped = tmp_path / "shipped" / f"{wanted.name}.json"
-    save_checkpoint(shipped, local.state_dict(), wanted, data=few.checksum, history=record["history"])
+    save_checkpoint(
+        shipped, local.state_dict(), wanted, data=few.checksum, classes=few.classes, history=record["history"]
+    )
     load_or_train(wanted, few)
     assert "shipped weights" in capsys.readouterr().out
 
@@ -173,9 +184,8 @@ def test_another_configuration_never_gets_the_shipped_weights(few, config, tmp_p
     monkeypatch.setenv("CVAE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(checkpoints, "SHIPPED_FOLDER", tmp_path / "shipped")
     shipped, wanted = config(epochs=1), config(epochs=1, seed=7)
-    save_checkpoint(
-        tmp_path / "shipped" / f"{shipped.name}.json", VAE(shipped).state_dict(), shipped, data=few.checksum, history=[]
-    )
+    path, made_from = tmp_path / "shipped" / f"{shipped.name}.json", dict(data=few.checksum, classes=few.classes)
+    save_checkpoint(path, VAE(shipped).state_dict(), shipped, **made_from, history=[])
     _, record = load_or_train(wanted, few)
     printed = capsys.readouterr().out
     assert "seed is 42 there, 7 asked for" in printed and "training 1 epochs" in printed

@@ -14,7 +14,7 @@ def test_help_has_examples(capsys):
     assert stopped.value.code == 0
     printed = capsys.readouterr().out
     assert "examples:" in printed
-    for command in ("data", "train", "sample", "info"):
+    for command in ("data", "train", "study", "sample", "info"):
         assert f"python -m cvae_support {command}" in printed
 
 
@@ -43,6 +43,17 @@ def test_train_then_info_then_sample(tmp_path, capsys):
     assert "--resume" in capsys.readouterr().err
 
 
+def test_another_data_set_sets_size_and_classes(digits, tmp_path, capsys):
+    """scikit-learn's digits, 32 x 32, as an .npz: the numbers of classes and pixels are read from it."""
+    flags = ["--width=0.125", "--epochs=1", "--batch-size=64", f"--data={digits}", f"--folder={tmp_path}"]
+    assert main(["train", *flags]) == 0
+    weights = str(tmp_path / "final.json")
+    assert main(["info", weights]) == 0
+    assert "image_size=32" in capsys.readouterr().out
+    assert main(["sample", weights, "--class=7", "--count=2", f"--out={tmp_path / 's.png'}"]) == 0
+    assert Image.open(tmp_path / "s.png").size == (64, 32)
+
+
 def test_an_unconditional_model_is_sampled_without_a_class(tmp_path, capsys):
     assert main(["train", "--model=unconditional", *QUICK, f"--folder={tmp_path}"]) == 0
     assert main(["sample", str(tmp_path / "final.json"), "--class=0", f"--out={tmp_path / 's.png'}"]) == 0
@@ -60,8 +71,9 @@ def test_info_lists_what_ships(capsys):
     [
         (["info", "nothing"], "no weights called 'nothing'; shipped are"),
         (["info", "nothing.json"], "no checkpoint at nothing.json"),
-        (["sample", "nothing", "--class=Hat"], "no class 'Hat'; there are 0 to 9, or by name: T-shirt/top"),
-        (["sample", "nothing", "--class=10"], "no class '10'"),
+        (["sample", "adaln-w0.25-kl0.01-fast", "--class=Hat"], "no class 'Hat'; there are 0 to 9, or by name: T-shirt"),
+        (["sample", "adaln-w0.25-kl0.01-fast", "--class=10"], "no class '10'"),
+        (["train", "--data=nowhere"], "nowhere is neither a folder of IDX files nor an .npz file"),
         (["sample", "nothing", "--class=3", "--count=0"], "--count must be 1 or more"),
         (["train", "--width=0.01"], "use 0.125 or more"),
         (["train", "--images=100", "--width=0.125"], "batch_size 256 is more than the 100 training images"),

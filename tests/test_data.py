@@ -6,11 +6,12 @@ import sys
 import types
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
 from cvae_support import data as data_module
-from cvae_support.data import DataError, cache_folder, load_fashion_mnist, parse_idx
+from cvae_support.data import DataError, cache_folder, load_dataset, load_fashion_mnist, parse_idx
 
 
 def idx(values: torch.Tensor) -> bytes:
@@ -161,3 +162,64 @@ def test_idx_errors():
 def test_cache_folder_follows_the_variable(monkeypatch, tmp_path):
     monkeypatch.setenv("CVAE_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
+
+
+def made_up(size=32, count=7):
+    """Arrays as an .npz holds them: 12 training and 5 test images of this size, of `count` classes."""
+    random = np.random.default_rng(0)
+    arrays = {}
+    for split, number in (("train", 12), ("test", 5)):
+        arrays[f"x_{split}"] = random.integers(0, 256, (number, size, size), dtype=np.uint8)
+        arrays[f"y_{split}"] = np.arange(number, dtype=np.uint8) % count
+    return arrays
+
+
+def test_other_data_from_an_npz_and_from_idx_files_are_the_same(tmp_path):
+    arrays = made_up()
+    np.savez(tmp_path / "other.npz", **arrays)
+    contents = [idx(torch.from_numpy(arrays[name])) for name in ("x_train", "y_train", "x_test", "y_test")]
+    put(tmp_path / "idx", dict(zip(data_module.SHA256, contents, strict=True)), zipped=True)
+    from_npz, from_idx = load_dataset(tmp_path / "other.npz"), load_dataset(tmp_path / "idx")
+    for other in (from_npz, from_idx):
+        assert other.train_images.shape == (12, 1, 32, 32) and other.test_labels.dtype == torch.int64
+        assert other.classes == ("0", "1", "2", "3", "4", "5", "6")
+        assert torch.equal(other.train_images[:, 0], torch.from_numpy(arrays["x_train"]))
+    assert from_npz.checksum == from_idx.checksum
+    np.savez(tmp_path / "changed.npz", **arrays | {"x_test": arrays["x_test"] // 2})
+    assert load_dataset(tmp_path / "changed.npz").checksum != from_npz.checksum
+
+
+def test_scikit_learns_digits(digits):
+    data = load_dataset(digits)
+    assert data.train_images.shape == (1500, 1, 32, 32) and len(data.classes) == 10
+    assert data.train_images.max() == 255 and data.train_images[:, :, :4].max() == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(x_train=np.zeros((12, 30, 30), np.uint8)), "training part .* 30 pixels: pad them"),
+        (dict(x_test=np.zeros((5, 28, 28), np.uint8)), "test part .* all alike"),
+        (dict(x_train=np.zeros((12, 32, 28), np.uint8)), r"needs images \(N, S, S\) of uint8"),
+        (dict(x_train=np.zeros((12, 32, 32))), "got float64"),
+        (dict(y_train=np.zeros(11, int)), "label from 0 up for each of 12 images"),
+        (dict(y_test=np.full(5, -1)), "test part .* label from 0 up"),
+        (dict(y_test=np.zeros(5)), "test part .* label from 0 up"),
+        (dict(y_test=None), "cannot be read as x_train, y_train, x_test and y_test"),
+    ],
+)
+def test_other_data_that_cannot_be_used_is_named(tmp_path, change, message):
+    arrays = {name: array for name, array in (made_up() | change).items() if array is not None}
+    np.savez(tmp_path / "other.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        load_dataset(tmp_path / "other.npz")
+
+
+def test_other_data_that_is_not_there_or_damaged(tmp_path):
+    (tmp_path / "broken.npz").write_bytes(b"PK not a zip")
+    with pytest.raises(DataError, match="broken.npz cannot be read"):
+        load_dataset(tmp_path / "broken.npz")
+    with pytest.raises(DataError, match="train-images-idx3-ubyte is not in"):
+        load_dataset(tmp_path)
+    with pytest.raises(DataError, match="neither a folder"):
+        load_dataset(tmp_path / "absent")

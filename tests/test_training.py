@@ -1,5 +1,6 @@
 """Training: what interrupts it costs at most an epoch, and neither that nor more processes change a number."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -17,6 +18,15 @@ from cvae_support.models import VAE
 from cvae_support.training import TrainingError, learning_rate, train
 
 LOSSES = ("train_recon", "train_kl", "test_recon", "test_kl")
+
+
+def load_script(path):
+    """A script of the repository as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem + "_script", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def losses(history):
@@ -145,15 +155,70 @@ def test_data_that_does_not_fit_is_refused_before_anything_is_written(few, confi
     assert not (tmp_path / "run").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_epoch(few, config, tmp_path, monkeypatch):
-    run_epoch = training.train_epoch
+def test_a_loss_that_is_not_finite_stops_and_names_the_step_and_the_last_good_epoch(
+    few, config, tmp_path, monkeypatch
+):
+    loss = training.vae_loss
+    calls = iter(range(1000))
 
-    def poisoned(config, data, epoch, fabric, model, *rest):
-        if epoch == 2:
-            torch.nn.init.constant_(model.module.decoder.trunk[0].weight, float("nan"))
-        return run_epoch(config, data, epoch, fabric, model, *rest)
+    def poisoned(recon, x, mu, log_var):
+        recon_loss, kl = loss(recon, x, mu, log_var)
+        # Five training steps and one test batch an epoch: the ninth call is step 3 of epoch 2.
+        return (recon_loss * float("nan") if next(calls) == 8 else recon_loss), kl
 
-    monkeypatch.setattr(training, "train_epoch", poisoned)
-    with pytest.raises(TrainingError, match="not finite in epoch 2.*epoch 1"):
-        train(config(), few, tmp_path)
+    monkeypatch.setattr(training, "vae_loss", poisoned)
+    with pytest.raises(TrainingError, match="not finite from step 3 of epoch 2 on; .*last.json, is of epoch 1"):
+        train(config(epochs=3), few, tmp_path)
     assert len(load_checkpoint(tmp_path / "last.json")[1]["history"]) == 1
+
+    monkeypatch.undo()
+    resumed = train(config(epochs=3), few, tmp_path, resume=True)  # and nothing of it is left behind
+    assert losses(resumed) == losses(train(config(epochs=3), few, tmp_path / "whole"))
+
+
+def test_a_full_disk_stops_with_the_older_checkpoint_whole(few, config, tmp_path, monkeypatch):
+    import resource
+
+    run_epoch, limit = training.train_epoch, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full_in_epoch_two(config, data, epoch, *rest):
+        if epoch == 2:  # from here on no file can grow beyond a thousand bytes
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+        return run_epoch(config, data, epoch, *rest)
+
+    monkeypatch.setattr(training, "train_epoch", full_in_epoch_two)
+    try:
+        with pytest.raises(TrainingError, match="epoch 2 could not be saved: .* is of epoch 1. Make room"):
+            train(config(epochs=3), few, tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    monkeypatch.undo()
+    assert not list((tmp_path / "run").glob("*.partial"))
+    resumed = train(config(epochs=3), few, tmp_path / "run", resume=True)
+    assert losses(resumed) == losses(train(config(epochs=3), few, tmp_path / "whole"))
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_training(few, config, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(training, "train_epoch", lambda *_: pytest.fail("trained"))
+    with pytest.raises(TrainingError, match="no checkpoint can be written in .*file.*Choose another --folder"):
+        train(config(), few, tmp_path / "file" / "run")
+
+
+def test_our_loop_agrees_with_the_obvious_one(data, config):
+    """The loops of the benchmark, for 200 steps of the same batches and noise: far closer than two seeds are."""
+    benchmark = load_script(Path(__file__).parents[1] / "benchmarks" / "training.py")
+    first, second = config(batch_size=16, learning_rate=1e-3), config(batch_size=16, learning_rate=1e-3, seed=43)
+    few = data.first(200 * 16, 1)
+    ours, obvious, other_seed = (
+        torch.tensor(loop(settings, few, "cpu"))
+        for loop, settings in (
+            (benchmark.our_loop, first),
+            (benchmark.obvious_loop, first),
+            (benchmark.obvious_loop, second),
+        )
+    )
+    assert ours.shape == obvious.shape == (200, 2)
+    assert obvious[-50:, 0].mean() < 0.4 * obvious[:5, 0].mean()  # it does learn
+    spread = (obvious - other_seed)[-50:].abs().mean(dim=0)
+    assert ((ours - obvious).abs().mean(dim=0) < 0.1 * spread).all()

@@ -1,0 +1,217 @@
+"""Images per second of the obvious training loop and of ours: same model, same images, same steps, in turn.
+
+    python benchmarks/training.py             # spatial model; width 0.25 on a CPU, 1 on a GPU
+    python benchmarks/training.py --write     # and keep the numbers in cvae_support/results/speed.json
+
+Every measurement is a process of its own, so that peak memory is its own too. The loops take turns, several
+times, so that a machine that slows down slows both; the best round of each counts.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+
+from cvae_support import training
+from cvae_support.checkpoints import load_checkpoint
+from cvae_support.config import Config
+from cvae_support.data import Dataset, load_fashion_mnist
+from cvae_support.losses import vae_loss
+from cvae_support.models import VAE
+from cvae_support.study import RESULTS_FOLDER
+
+WARM_UP_STEPS = 3
+
+
+class PilImages(torch.utils.data.Dataset):
+    """What torchvision's FashionMNIST with ToTensor does for every image, without needing torchvision."""
+
+    def __init__(self, data: Dataset):
+        self.images, self.labels = data.train_images.squeeze(1).numpy(), data.train_labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int):
+        image = Image.fromarray(self.images[index])
+        return torch.from_numpy(np.array(image)).unsqueeze(0).float().div(255), self.labels[index]
+
+
+def obvious_loop(config: Config, data: Dataset, device: str) -> list[tuple[float, float]]:
+    """An epoch as most tutorials write it. Same start, order and noise as ours; returns (recon, kl) per step."""
+    torch.manual_seed(config.seed)
+    model = VAE(config).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    generator = training.epoch_generator(config, epoch=1)
+    order = torch.randperm(len(data.train_images), generator=generator).tolist()
+    workers = 0 if device == "cpu" else 4  # on a CPU they would only take cores from the model
+    loader = DataLoader(PilImages(data), config.batch_size, sampler=order, drop_last=True, num_workers=workers)
+    losses = []
+    for images, labels in loader:
+        x, y = images.to(device), labels.to(device)
+        eps = torch.randn(model.latent_shape(len(x)), generator=generator).to(device)
+        recon, mu, log_var, _ = model(x, y, eps)
+        recon_loss, kl = vae_loss(recon, x, mu, log_var)
+        loss = recon_loss + config.kl_weight * kl
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()  # what a running mean and a progress bar ask for at every step
+        losses.append((recon_loss.item(), kl.item()))
+    return losses
+
+
+def our_loop(config: Config, data: Dataset, device: str, compiled: bool = False) -> list[tuple[float, float]]:
+    """An epoch of cvae_support.training; returns (recon, kl) per step."""
+    fabric = training.make_fabric()
+    net, average, optimizer = training.make_model(config, fabric)
+    model, optimizer = fabric.setup(torch.compile(net) if compiled else net, optimizer)
+    with training.progress_bar(fabric) as progress:
+        data = data.to(fabric.device)
+        losses = training.train_epoch(config, data, 1, fabric, model, optimizer, average, progress)
+    return [tuple(row) for row in losses.tolist()]
+
+
+LOOPS = {"obvious": obvious_loop, "ours": our_loop, "ours, compiled": partial(our_loop, compiled=True)}
+
+
+def measure(loop: str, config: Config, steps: int, device: str) -> dict[str, float]:
+    """Images per second after a warm-up, and peak memory in MB. To be run in a process of its own."""
+    data = load_fashion_mnist()
+    run = LOOPS[loop]
+    start = time.perf_counter()
+    run(config, data.first(WARM_UP_STEPS * config.batch_size, 1), device)
+    warm_up = time.perf_counter() - start  # torch.compile compiles here
+    few = data.first(steps * config.batch_size, 1)
+    start = time.perf_counter()
+    losses = run(config, few, device)
+    seconds = time.perf_counter() - start
+    if device == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    last = losses[-min(20, steps) :]
+    loss = sum(recon + config.kl_weight * kl for recon, kl in last) / len(last)
+    speed = steps * config.batch_size / seconds
+    return {"images_per_second": speed, "warm_up_seconds": warm_up, "peak_mb": peak / 1e6, "loss": loss}
+
+
+def in_a_process(*arguments) -> dict[str, float]:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(measure, arguments)
+
+
+def matrix_peak(device: str, dtype: torch.dtype) -> float:
+    """FLOP a second of a large matrix product: what this machine can do at best."""
+    size = 4096 if device == "cpu" else 8192
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(6):
+        start = time.perf_counter()
+        (a @ b)[0, 0].item()  # reading a value waits for the device
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def flop_per_image(config: Config) -> int:
+    """Forward and backward, of one image."""
+    model = VAE(config)
+    with FlopCounterMode(display=False) as counter:
+        recon, mu, log_var, _ = model(torch.rand(1, 1, 28, 28), torch.zeros(1, dtype=torch.int64))
+        sum(vae_loss(recon, torch.rand(1, 1, 28, 28), mu, log_var)).backward()
+    return counter.get_total_flops()
+
+
+def two_processes(config: Config) -> dict[str, dict[str, float]]:
+    """One epoch of a few thousand images in one process and in two, a thread each, through `fabric run`."""
+    main, found = Path(training.__file__).with_name("__main__.py"), {}
+    for devices in (1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            flags = [f"--model={config.model}", f"--width={config.width}", f"--batch-size={config.batch_size}"]
+            command = [Path(sys.executable).with_name("fabric"), "run", "--accelerator=cpu", f"--devices={devices}"]
+            subprocess.run(
+                [*command, main, "train", *flags, "--epochs=1", "--images=7680", f"--folder={folder}"],
+                check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+            row = load_checkpoint(Path(folder) / "final.json")[1]["history"][0]
+        loss = row["train_recon"] + config.kl_weight * row["train_kl"]
+        found[str(devices)] = {"images_per_second": row["images_per_second"], "loss": loss}
+    return found
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--width", type=float, help="default: 0.25 on a CPU, 1 on a GPU")
+    options.add_argument("--steps", type=int, default=40, help="default %(default)s, of 256 images each")
+    options.add_argument("--rounds", type=int, default=3, help="default %(default)s")
+    options.add_argument("--write", action="store_true", help="keep the numbers in cvae_support/results/speed.json")
+    arguments = options.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    config = Config("spatial", width=arguments.width or (0.25 if device == "cpu" else 1.0))
+
+    turns = [loop for _ in range(arguments.rounds) for loop in LOOPS]
+    found = [(loop, in_a_process(loop, config, arguments.steps, device)) for loop in turns]
+    best = {
+        loop: max((row for name, row in found if name == loop), key=lambda row: row["images_per_second"])
+        for loop in LOOPS
+    }
+    precision = "bfloat16" if device == "cuda" else "float32"  # ours; the obvious loop stays with float32
+    peaks = {"float32": matrix_peak(device, torch.float32)}
+    peaks[precision] = matrix_peak(device, getattr(torch, precision))
+    flop = flop_per_image(config)
+    result = {
+        "machine": torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} CPU cores",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "width": config.width,
+        "steps": arguments.steps,
+        "batch_size": config.batch_size,
+        "gflop_per_image": flop / 1e9,
+        "peak_gflops": {name: peak / 1e9 for name, peak in peaks.items()},
+        "loops": best,
+        "ratio": best["ours"]["images_per_second"] / best["obvious"]["images_per_second"],
+    }
+    if device == "cpu":
+        result["processes"] = two_processes(replace(config, recipe="plain"))
+
+    table = Table(title=f"spatial model, width {config.width:g}, batches of {config.batch_size}, {result['machine']}")
+    for heading in ("loop", "images/s", "warm-up", "peak memory", "share of the peak", "loss, last 20 steps"):
+        table.add_column(heading, justify="right")
+    for loop, row in best.items():
+        peak = peaks["float32" if loop == "obvious" else precision]
+        share = row["images_per_second"] * flop / peak
+        row["share_of_peak"] = share
+        table.add_row(
+            loop, f"{row['images_per_second']:.0f}", f"{row['warm_up_seconds']:.0f} s", f"{row['peak_mb']:.0f} MB",
+            f"{share:.1%}", f"{row['loss']:.5f}",
+        )  # fmt: skip
+    console = Console()
+    console.print(table)
+    peak = f"peak {peaks[precision] / 1e9:.0f} GFLOP/s"
+    console.print(f"ratio {result['ratio']:.2f}; {flop / 1e9:.3f} GFLOP an image; {peak}")
+    for count, row in result.get("processes", {}).items():
+        speed = f"{row['images_per_second']:.0f} images/s"
+        console.print(f"{count} process(es), a thread each: {speed}, loss {row['loss']:.6f}")
+    if arguments.write:
+        (RESULTS_FOLDER / "speed.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
