@@ -33,8 +33,9 @@ from pygments.util import ClassNotFound
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_site"
 TEMPLATE = Path(__file__).resolve().parent / "page_template"
-SCRIPTS = ("assets/plotly-cartesian.min.js", "assets/figures.js")  # in this order; both are deferred
-COPIED = (".js", ".svg", ".png", ".jpg", ".webp", ".ico")  # what of assets/ a page may use
+SCRIPTS = ("assets/plotly-cartesian.min.js", "assets/figures.js", "assets/overview.js")  # in this order; all deferred
+SHEETS = ("assets/overview.css",)
+COPIED = (".js", ".css", ".svg", ".png", ".jpg", ".webp", ".ico")  # what of assets/ a page may use
 # Of the styles Pygments has, these two keep a contrast of 4.5 on the page's grounds.
 STYLES = {"quarto-light": "xcode", "quarto-dark": "zenburn"}
 PART = "<!-- the next part -->"
@@ -217,7 +218,9 @@ def build_post(notebook_path: Path) -> dict[str, str]:
     qmd = notebook_path.with_suffix(".qmd")
     # From the source if there is one, so that the page never lags behind it.
     text = make_notebook(qmd) if qmd.is_file() else notebook_path.read_text(encoding="utf-8")
-    notebook, ran = executed(text, notebook_path.parent)
+    # The page can show raw HTML, the notebook beside it cannot.
+    has_html = qmd.is_file() and "{=html}" in qmd.read_text(encoding="utf-8")
+    notebook, ran = executed(make_notebook(qmd, raw_html=True) if has_html else text, notebook_path.parent)
     texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
         if "text/markdown" in output.get("data", {}):
@@ -239,6 +242,7 @@ def build_post(notebook_path: Path) -> dict[str, str]:
         "by_line": " · ".join(filter(None, (notes.get("author"), notes.get("date")))),
         "toc": contents,
         "scripts": SCRIPTS,
+        "sheets": SHEETS,
         "notebook": notebook_path.name,
         "colab": colab_address(facts["repository"], place),
     }

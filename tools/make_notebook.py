@@ -935,10 +935,13 @@ class Cells:
         self.text.append(block)
 
 
-def make_notebook(qmd: Path) -> str:
-    """The text of the notebook for a source. Raises NotebookError, saying where."""
+def make_notebook(qmd: Path, raw_html: bool = False) -> str:
+    """The text of the notebook for a source. Raises NotebookError, saying where.
+
+    raw_html keeps raw HTML blocks, which a notebook cannot use but a page made from it can.
+    """
     post = read_post(qmd)
-    blocks = notebook_part(post, parse(post))
+    blocks = notebook_part(post, parse(post), raw_html)
     blocks = Numberer(post, blocks).blocks(blocks)
     blocks = references(cite(post, resolve_references(post, blocks)))
     blocks = clean(post, blocks)

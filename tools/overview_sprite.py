@@ -1,0 +1,40 @@
+"""Draw the samples of the overview figure: one greyscale picture, a row for each class.
+
+    python tools/overview_sprite.py [CHECKPOINT.json]     # default: the adaLN weights that ship
+
+The samples are the first that the seed gives, and every z is another one: nothing is selected. The figure's script
+(assets/overview.js) and its style (assets/overview.css) show parts of this picture and count on COLUMNS.
+"""
+
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from cvae_support.checkpoints import SHIPPED_FOLDER, load_model
+from cvae_support.evaluation import class_grid
+from cvae_support.models import VAE
+
+SPRITE = Path(__file__).resolve().parents[1] / "assets" / "overview_sprite.png"
+COLUMNS = 24  # samples of each class
+SEED = 7
+
+
+def draw_sprite(model: VAE, path: Path = SPRITE) -> None:
+    """Write COLUMNS samples of every class, z from N(0, I), as one picture with the classes in rows."""
+    grid = class_grid(model, COLUMNS, SEED)  # (classes, COLUMNS, S, S)
+    picture = grid.transpose(1, 2).flatten(2).flatten(0, 1)  # rows of pixels: class, y; columns: sample, x
+    Image.fromarray((picture * 255).round().byte().cpu().numpy()).save(path, optimize=True)
+
+
+def main() -> None:
+    named = [Path(name) for name in sys.argv[1:]]
+    found = named or sorted(SHIPPED_FOLDER.glob("adaln-*.json"))
+    if len(found) != 1:
+        raise SystemExit(f"name one checkpoint; {SHIPPED_FOLDER} has {[path.name for path in found]}")
+    draw_sprite(load_model(found[0])[0])
+    print(f"{SPRITE.name}: {SPRITE.stat().st_size / 1024:.0f} KiB, from {found[0].name}")
+
+
+if __name__ == "__main__":
+    main()
