@@ -39,8 +39,9 @@ notebook: $(INSTALLED)  ## make the .ipynb of every post from its .qmd
 weights: data  ## train the models that ship (hours on a CPU; goes on where it stopped)
 	@$(RUN) tools/train_weights.py
 
-benchmark: data  ## measure what the README's table says
+benchmark: data  ## measure what README and TRAINING.md say (minutes; wants a quiet machine)
 	@$(RUN) benchmarks/page.py
+	@$(RUN) benchmarks/training.py
 
 clean:  ## delete what was built (not the data, not the trained runs)
 	rm -rf _site .quarto $(VENV)

@@ -7,6 +7,7 @@ models       encoder, decoder, and the VAE in three kinds: unconditional, spatia
 losses       reconstruction and KL
 training     one loop for every model, on Lightning Fabric
 checkpoints  safetensors and JSON; load_or_train
+study        the experiments the page reports, and their results
 evaluation   samples, reconstructions, paths and maps of the latent space
 figures      every figure of the page
 """

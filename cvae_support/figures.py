@@ -128,6 +128,30 @@ def training_curves(histories: dict[str, list[dict[str, float]]], kl_weights: di
     return figure.update_layout(legend=dict(y=-0.3, yanchor="top"))
 
 
+def recipe_curves(runs: dict[str, list[list[float]]], minutes: dict[str, float]) -> go.Figure:
+    """Test loss of every seed of each recipe, against epochs and against time.
+
+    runs holds, for each recipe, a list of losses per epoch for each seed; minutes, what an epoch takes.
+    """
+    figure = make_subplots(rows=1, cols=2, subplot_titles=["against epochs", "against minutes"], shared_yaxes=True)
+    for line, (name, seeds) in enumerate(runs.items()):
+        for number, losses in enumerate(seeds):
+            epochs = list(range(1, len(losses) + 1))
+            for column, scale in enumerate([1.0, minutes[name]], start=1):
+                figure.add_scatter(
+                    x=[epoch * scale for epoch in epochs], y=losses, name=name, legendgroup=name,
+                    showlegend=column == 1 and number == 0, mode="lines+markers", row=1, col=column,
+                    line=dict(color=LINE_COLOURS[line], dash=LINE_DASHES[line], width=1.5),
+                    marker=dict(size=5, symbol=CLASS_MARKERS[line]),
+                    hovertemplate=f"{name}: %{{y:.5f}}<extra></extra>",
+                )  # fmt: skip
+    figure.update_xaxes(title="epochs", col=1)
+    figure.update_xaxes(title="minutes", col=2)
+    figure.update_yaxes(tickformat=".3f", automargin=True)
+    figure = finish(figure, height=360)
+    return figure.update_layout(legend=dict(y=-0.3, yanchor="top"))
+
+
 def class_scatter(maps: dict[str, Tensor], labels: Tensor, classes: Sequence[str]) -> go.Figure:
     """Points (N, 2) of each map side by side, coloured and marked by label (N,), with one legend."""
     figure = make_subplots(rows=1, cols=len(maps), subplot_titles=list(maps) if len(maps) > 1 else None)

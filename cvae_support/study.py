@@ -23,14 +23,16 @@ SEEDS = (42, 43, 44)
 FAST = Config("spatial", width=0.25, recipe="fast")
 PLAIN = Config("spatial", width=0.25, recipe="plain")
 ONE_EPOCH = replace(FAST, epochs=1)
-# The recipes, and the fast one in a single epoch with one ingredient left out at a time.
-RECIPE_ARMS = {
-    "fast": FAST,
-    "fast, 1 epoch": ONE_EPOCH,
-    "without small batches": replace(ONE_EPOCH, batch_size=PLAIN.batch_size),
-    "without the one-cycle rate": replace(ONE_EPOCH, schedule="constant"),
-    "without the average": replace(ONE_EPOCH, ema_decay=0.0),
-    "without the higher rate": replace(ONE_EPOCH, learning_rate=PLAIN.learning_rate),
+ARMS = {
+    "spatial": FAST,
+    "adaLN": replace(FAST, model="adaln"),
+    "unconditional": replace(FAST, model="unconditional"),
+    "unconditional, weight 0.0005": replace(FAST, model="unconditional", kl_weight=0.0005),
+    # The fast recipe in a single epoch, whole, and with one ingredient left out at a time.
+    "1 epoch": ONE_EPOCH,
+    "1 epoch, batches of 256": replace(ONE_EPOCH, batch_size=PLAIN.batch_size),
+    "1 epoch, constant rate": replace(ONE_EPOCH, schedule="constant"),
+    "1 epoch, no average": replace(ONE_EPOCH, ema_decay=0.0),
     "plain": PLAIN,
 }
 
@@ -59,7 +61,7 @@ def collect(arms: dict[str, Config], data: Dataset) -> list[dict[str, Any]]:
     return found
 
 
-def read(name: str) -> list[dict[str, Any]]:
+def read(name: str) -> Any:
     """The results that ship with the package."""
     path = RESULTS_FOLDER / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
@@ -77,38 +79,41 @@ def keep(name: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(kept.values())
 
 
-def loss_curve(found: list[dict[str, Any]], arm: str) -> list[list[float]]:
-    """For every epoch that every seed of this arm has reached: the test loss of each seed."""
-    histories = [run["history"] for run in found if run["arm"] == arm]
-    weight = RECIPE_ARMS[arm].kl_weight
-    return [[row["test_recon"] + weight * row["test_kl"] for row in rows] for rows in zip(*histories, strict=False)]
+def curves(found: list[dict[str, Any]], arm: str) -> list[list[float]]:
+    """For each seed of this arm, the test loss (what training minimizes) after every epoch it has reached."""
+    weight = ARMS[arm].kl_weight
+    return [
+        [row["test_recon"] + weight * row["test_kl"] for row in run["history"]] for run in found if run["arm"] == arm
+    ]
 
 
-def seconds_per_epoch(found: list[dict[str, Any]], arm: str) -> float:
-    """The fastest epoch of any seed: what an epoch takes when nothing else slows the machine down."""
-    return min(row["seconds"] for run in found if run["arm"] == arm for row in run["history"])
+def at_epoch(found: list[dict[str, Any]], arm: str, epoch: int | None = None) -> list[float]:
+    """The test losses of this arm's seeds after an epoch; by default the last one that every seed has reached."""
+    every = curves(found, arm)
+    epoch = epoch or min(map(len, every))
+    return [losses[epoch - 1] for losses in every if len(losses) >= epoch]
 
 
-def recipe_table(found: list[dict[str, Any]]) -> Table:
-    """The recipe study as it stands: mean and spread of the last test loss that every seed has reached."""
-    table = Table(title="test loss of the spatial model, mean and standard deviation over the seeds")
-    for heading in ("arm", "seeds", "epochs", "of", "test loss", "seconds an epoch"):
+def with_spread(values: list[float]) -> str:
+    """Mean ± standard deviation, or the one value there is."""
+    return f"{mean(values):.5f}" + (f" ± {stdev(values):.5f}" if len(values) > 1 else "")
+
+
+def study_table(found: list[dict[str, Any]]) -> Table:
+    """The study as it stands."""
+    table = Table(title="test loss, mean and standard deviation over the seeds")
+    for heading in ("arm", "seeds", "epochs", "of", "test loss"):
         table.add_column(heading, justify="left" if heading == "arm" else "right")
-    for arm, config in RECIPE_ARMS.items():
-        curve = loss_curve(found, arm)
-        if curve:
-            last = curve[-1]
-            spread = f" ± {stdev(last):.5f}" if len(last) > 1 else ""
-            seconds = f"{seconds_per_epoch(found, arm):.0f}"
-            table.add_row(
-                arm, str(len(last)), str(len(curve)), str(config.epochs), f"{mean(last):.5f}{spread}", seconds
-            )
+    for arm, config in ARMS.items():
+        if every := curves(found, arm):
+            epochs, losses = min(map(len, every)), at_epoch(found, arm)
+            table.add_row(arm, str(len(losses)), str(epochs), str(config.epochs), with_spread(losses))
     return table
 
 
 def study(data: Dataset, train: bool = True) -> Table:
     """Train what is missing (or nothing), keep the results, and return their table."""
-    for _, config in runs(RECIPE_ARMS) if train else ():
+    for _, config in runs(ARMS) if train else ():
         local_run(config, data)
-        keep("recipe", collect(RECIPE_ARMS, data))
-    return recipe_table(keep("recipe", collect(RECIPE_ARMS, data)))
+        keep("study", collect(ARMS, data))
+    return study_table(keep("study", collect(ARMS, data)))

@@ -127,7 +127,7 @@ def make_fabric() -> Fabric:
     """One device, bf16 arithmetic where a cuda device has it; or whatever `fabric run` was told."""
     if os.environ.get("LT_CLI_USED"):
         return Fabric()
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    bf16 = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
     return Fabric(devices=1, precision="bf16-mixed" if bf16 else "32-true")
 
 

@@ -1,0 +1,103 @@
+"""The study: resumable, never forgetful, and its results are those of the shipped configurations."""
+
+import shutil
+
+import pytest
+from rich.console import Console
+
+from cvae_support import study
+from cvae_support.__main__ import main
+from cvae_support.config import Config
+from cvae_support.study import ARMS, SEEDS, at_epoch, curves, read, with_spread
+from cvae_support.training import train
+
+
+@pytest.fixture
+def small_study(few, config, tmp_path, monkeypatch):
+    """Two tiny arms at two seeds, with folders of their own."""
+    monkeypatch.setenv("CVAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(study, "RESULTS_FOLDER", tmp_path)
+    monkeypatch.setattr(study, "SEEDS", (1, 2))
+    monkeypatch.setattr(study, "ARMS", {"one": config(epochs=1), "two": config(epochs=2)})
+    return few
+
+
+def test_the_study_trains_what_is_missing_and_only_that(small_study, monkeypatch):
+    study.study(small_study)
+    found = read("study")
+    assert {(run["arm"], run["seed"]) for run in found} == {("one", 1), ("one", 2), ("two", 1), ("two", 2)}
+    assert all(len(run["history"]) == run["epochs"] for run in found)
+    assert found[0]["history"][0]["test_recon"] != found[-1]["history"][0]["test_recon"]
+
+    monkeypatch.setattr("cvae_support.training.train", lambda *_, **__: pytest.fail("trained again"))
+    study.study(small_study)
+    assert read("study") == found
+
+
+def test_an_unfinished_run_is_reported_as_far_as_it_got(small_study, monkeypatch):
+    from cvae_support import training
+
+    run_epoch = training.train_epoch
+
+    def stopped_in_epoch_two(config, data, epoch, *rest):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return run_epoch(config, data, epoch, *rest)
+
+    monkeypatch.setattr(training, "train_epoch", stopped_in_epoch_two)
+    with pytest.raises(KeyboardInterrupt):
+        study.study(small_study)
+    table = study.study(small_study, train=False)
+    by_arm = {run["arm"]: run for run in read("study")}
+    assert len(by_arm["one"]["history"]) == 1 and len(by_arm["two"]["history"]) == 1 and by_arm["two"]["epochs"] == 2
+    with Console().capture() as _:
+        Console().print(table)
+
+
+def test_results_of_another_machine_are_not_forgotten(small_study, tmp_path, monkeypatch):
+    study.study(small_study)
+    found = read("study")
+    monkeypatch.setenv("CVAE_CACHE", str(tmp_path / "empty"))  # a fresh clone has the results and no runs
+    study.study(small_study, train=False)
+    assert read("study") == found
+
+    shorter = [run | {"history": run["history"][:1]} for run in found]
+    assert study.keep("study", shorter) == found
+    changed = [run | {"fingerprint": "another"} for run in shorter]
+    assert study.keep("study", changed) == changed
+
+
+def test_the_shipped_results_are_of_todays_configurations():
+    """Change an arm or a recipe, and its results are no longer its own: they have to be made again."""
+    for run in read("study"):
+        config = ARMS[run["arm"]]
+        assert run["seed"] in SEEDS and run["epochs"] == config.epochs
+        assert run["fingerprint"] == Config(**vars(config) | {"seed": run["seed"]}).fingerprint
+        assert [row["epoch"] for row in run["history"]] == list(range(1, len(run["history"]) + 1))
+
+
+def test_what_the_page_reads(few, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "ARMS", {"arm": config(kl_weight=0.5)})
+    rows = [[(0.5, 1.0), (0.25, 1.0), (0.125, 1.0)], [(0.5, 2.0), (0.5, 1.0)]]
+    found = [{"arm": "arm", "history": [{"test_recon": r, "test_kl": k} for r, k in run]} for run in rows]
+    assert curves(found, "arm") == [[1.0, 0.75, 0.625], [1.5, 1.0]]
+    assert at_epoch(found, "arm") == [0.75, 1.0]  # the last epoch that both have reached
+    assert at_epoch(found, "arm", 3) == [0.625]
+    assert with_spread([1.0, 3.0]) == "2.00000 ± 1.41421" and with_spread([0.5]) == "0.50000"
+
+
+def test_report_prints_the_table(capsys, tmp_path, monkeypatch):
+    shutil.copy(study.RESULTS_FOLDER / "study.json", tmp_path)
+    monkeypatch.setattr(study, "RESULTS_FOLDER", tmp_path)
+    assert main(["study", "--report"]) == 0
+    printed = capsys.readouterr().out
+    assert "plain" in printed and "spatial" in printed
+
+
+def test_a_run_and_the_study_share_the_folder(small_study, config, tmp_path):
+    """`train` with the same settings is found by the study, and the other way round."""
+    wanted = Config(**vars(config(epochs=1)) | {"seed": 1})
+    folder = tmp_path / "cache" / "runs" / f"{wanted.name}-{wanted.fingerprint[:8]}-{small_study.checksum[:8]}"
+    train(wanted, small_study, folder)
+    study.study(small_study, train=False)
+    assert [run["arm"] for run in read("study")] == ["one"]
