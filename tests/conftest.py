@@ -1,5 +1,6 @@
 """What the tests share: the real data, and a configuration small enough to train in seconds."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,25 @@ def few(data):
 def config():
     """Make a small configuration: config("adaln", epochs=3)."""
     return lambda model="spatial", **changes: Config(model, **(TINY | changes))
+
+
+@pytest.fixture(scope="session")
+def script():
+    """A script of the repository as a module: script("tools/train_weights.py")."""
+
+    def load(name):
+        path = Path(__file__).parents[1] / name
+        spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # so that what it defines can be pickled
+        sys.path.insert(0, str(path.parent))  # as when it is run: it may import its neighbours
+        try:
+            spec.loader.exec_module(module)
+        finally:
+            sys.path.remove(str(path.parent))
+        return module
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from cvae_support.figures import class_scatter, image_grid, show, show_source, training_curves
+from cvae_support.figures import class_scatter, image_grid, recipe_curves, show, show_source, training_curves
 
 
 @pytest.fixture
@@ -80,6 +80,16 @@ def test_curves_show_the_weighted_kl():
     figure = training_curves({"a": history, "b": history}, {"a": 0.01, "b": 0.1})
     assert [list(trace.y) for trace in figure.data] == [[0.1, 0.05], [0.005] * 2, [0.1, 0.05], [0.05] * 2]
     assert len({(t.line.color, t.line.dash) for t in figure.data}) == 2  # told apart by more than colour
+
+
+def test_recipes_are_drawn_seed_by_seed_against_epochs_and_time():
+    figure = recipe_curves({"fast": [[0.3, 0.2]], "plain": [[0.5], [0.6, 0.4, 0.3]]}, {"fast": 2.0, "plain": 0.5})
+    epochs, times = ([t for t in figure.data if t.xaxis == axis] for axis in ("x", "x2"))
+    assert [list(t.y) for t in epochs] == [list(t.y) for t in times] == [[0.3, 0.2], [0.5], [0.6, 0.4, 0.3]]
+    assert [list(t.x) for t in epochs] == [[1, 2], [1], [1, 2, 3]]
+    assert [list(t.x) for t in times] == [[2.0, 4.0], [0.5], [0.5, 1.0, 1.5]]
+    assert [t.name for t in figure.data if t.showlegend] == ["fast", "plain"]
+    assert len({(t.line.dash, t.marker.symbol) for t in figure.data}) == 2  # told apart by more than colour
 
 
 def test_scatter_has_one_legend_and_tells_classes_apart_by_shape():

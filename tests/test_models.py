@@ -125,6 +125,8 @@ def test_bad_input_is_named(call, message):
     [
         (dict(model="concat"), "model must be one of"),
         (dict(recipe="slow"), "recipe must be one of"),
+        (dict(schedule="steps"), "schedule must be one of"),
+        (dict(ema_decay=1.0), "ema_decay"),
         (dict(image_size=30), "multiple of 4"),
         (dict(width=0.05), "use 0.125 or more"),
         (dict(epochs=0), "epochs must be positive"),
@@ -135,3 +137,11 @@ def test_bad_input_is_named(call, message):
 def test_a_configuration_that_cannot_work_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         Config(**changes)
+
+
+def test_a_recipe_fills_in_what_is_left_out_and_nothing_else():
+    plain, fast, mixed = Config(), Config(recipe="fast"), Config(recipe="fast", epochs=7, ema_decay=0.0)
+    assert (plain.epochs, plain.batch_size, plain.learning_rate) == (100, 256, 1e-3)
+    assert plain.schedule == "constant" and plain.ema_decay == 0
+    assert (mixed.epochs, mixed.ema_decay) == (7, 0) and mixed.batch_size == fast.batch_size != plain.batch_size
+    assert Config(recipe="fast", epochs=fast.epochs).fingerprint == fast.fingerprint

@@ -1,6 +1,5 @@
 """Training: what interrupts it costs at most an epoch, and neither that nor more processes change a number."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -18,15 +17,6 @@ from cvae_support.models import VAE
 from cvae_support.training import TrainingError, learning_rate, train
 
 LOSSES = ("train_recon", "train_kl", "test_recon", "test_kl")
-
-
-def load_script(path):
-    """A script of the repository as a module."""
-    spec = importlib.util.spec_from_file_location(path.stem + "_script", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def losses(history):
@@ -205,9 +195,9 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(few, config,
         train(config(), few, tmp_path / "file" / "run")
 
 
-def test_our_loop_agrees_with_the_obvious_one(data, config):
+def test_our_loop_agrees_with_the_obvious_one(data, config, script):
     """The loops of the benchmark, for 200 steps of the same batches and noise: far closer than two seeds are."""
-    benchmark = load_script(Path(__file__).parents[1] / "benchmarks" / "training.py")
+    benchmark = script("benchmarks/training.py")
     first, second = config(batch_size=16, learning_rate=1e-3), config(batch_size=16, learning_rate=1e-3, seed=43)
     few = data.first(200 * 16, 1)
     ours, obvious, other_seed = (

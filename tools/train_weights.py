@@ -4,7 +4,7 @@
     python tools/train_weights.py --ship     # train nothing: ship the best of what is there
 
 Interrupt it whenever you like: a second call resumes the run it was in and skips those that are done. It also
-writes what depends on the weights: the t-SNE maps, the README's picture, and models.md.
+writes what depends on the weights: the t-SNE maps, the pictures of samples, and models.md.
 """
 
 import sys
@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from overview_sprite import draw_sprite
 from PIL import Image
 
 from cvae_support.checkpoints import (
@@ -144,6 +145,7 @@ def main() -> None:
             latent_map(*load_model(shipped), data, MAPPED, SHIPPED_FOLDER)
         if wanted.model == "adaln":
             draw_samples(load_model(shipped)[0])
+            draw_sprite(load_model(shipped)[0])
     CARD.write_text(card(), encoding="utf-8")
 
 
