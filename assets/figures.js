@@ -1,4 +1,4 @@
-// Draws every div.cvae-figure when it comes near the view: the data lies in its attribute as JSON, Plotly is loaded once,
+// Draws every div.cvae-figure when it comes near the view: its data lies in it as JSON, Plotly is loaded once,
 // colours come from the theme of the moment, and the height follows the width, so that pixels stay square.
 (() => {
   "use strict";
@@ -23,7 +23,6 @@
     const faint = document.body.classList.contains("quarto-dark") ? "rgba(255,255,255,0.18)" : "rgba(0,0,0,0.12)";
     const result = { ...layout, width, height: height(layout, width) };
     result.font = { ...layout.font, color: colour, size: width < 500 ? 11 : 13 };
-    delete result.template;
     for (const key of Object.keys(layout).filter((name) => /^[xy]axis\d*$/.test(name))) {
       result[key] = { ...layout[key], gridcolor: faint, zerolinecolor: faint, color: colour };
     }
@@ -33,12 +32,55 @@
     return result;
   };
 
+  // A scatter plot would put an element on the page for every point, thousands of them. So all points of a class become
+  // one filled outline: a small polygon around each point, in the form its marker has. Between the polygons the outline
+  // goes along straight lines, and after the last one back over the same lines, so that they enclose nothing.
+  const ring = (corners, turn, inner = 1) =>
+    Array.from({ length: corners }, (_, i) => {
+      const angle = ((i + turn) / corners) * 2 * Math.PI, radius = i % 2 ? inner : 1;
+      return [radius * Math.sin(angle), radius * Math.cos(angle)];
+    });
+  const plus = [[-1, 3], [1, 3], [1, 1], [3, 1], [3, -1], [1, -1], [1, -3], [-1, -3], [-1, -1], [-3, -1], [-3, 1], [-1, 1]];
+  const shapes = {
+    circle: ring(8, 0), square: ring(4, 0.5), diamond: ring(4, 0), cross: plus.map(([x, y]) => [x / 2.6, y / 2.6]),
+    x: plus.map(([x, y]) => [(x + y) / 3.7, (x - y) / 3.7]), "triangle-up": ring(3, 0), "triangle-down": ring(3, 1.5),
+    star: ring(10, 0, 0.45), pentagon: ring(5, 0), hexagram: ring(12, 0, 0.58),
+  };
+
+  const numbers = ({ bdata }) => Int8Array.from(atob(bdata), (byte) => byte.charCodeAt(0)); // as plotly.py packs them
+
+  const outlined = (traces, layout, width) => {
+    if (traces[0].mode !== "markers") return traces;
+    const points = traces.map(({ x, y }) => [numbers(x), numbers(y)]);
+    const span = Math.max(...points.flat().map((values) => Math.max(...values) - Math.min(...values)));
+    const panels = new Set(traces.map((trace) => trace.xaxis)).size;
+    const radius = (3 * span) / Math.min(width / panels, layout.height - 80); // three pixels
+    return traces.flatMap((trace, i) => {
+      const [xs, ys] = points[i];
+      const shape = shapes[trace.marker.symbol];
+      const x = [], y = [];
+      const go = (point, [dx, dy]) => {
+        x.push(xs[point] + dx * radius);
+        y.push(ys[point] + dy * radius);
+      };
+      for (let point = 0; point < xs.length; point++) [...shape, shape[0]].forEach((corner) => go(point, corner));
+      for (let point = xs.length - 1; point >= 0; point--) go(point, shape[0]);
+      const { marker, ...rest } = trace;
+      const outline = {
+        ...rest, x, y, mode: "lines", fill: "toself", fillcolor: marker.color, opacity: marker.opacity, showlegend: false,
+        line: { width: 0, simplify: false, color: marker.color }, hoveron: "points",
+      };
+      // The legend shows a marker, which stands for them all.
+      return trace.showlegend ? [outline, { ...trace, x: [null], y: [null] }] : [outline];
+    });
+  };
+
   const draw = (div) => {
     const { data, layout } = div.spec;
     const width = div.clientWidth;
     if (!width) return;
     div.drawnWidth = width;
-    window.Plotly.react(div.plot, data, themed(layout, width), config);
+    window.Plotly.react(div.plot, outlined(data, layout, width), themed(layout, width), config);
   };
 
   const start = () => {
@@ -60,7 +102,7 @@
       }
     });
     for (const div of figures) {
-      div.spec = JSON.parse(div.dataset.figure);
+      div.spec = JSON.parse(div.querySelector("script").textContent);
       div.plot = document.createElement("div");
       // The room a figure will take is kept free from the start, so that the text does not jump.
       div.plot.style.minHeight = `${height(div.spec.layout, div.clientWidth)}px`;
