@@ -5,6 +5,7 @@
   const config = { displayModeBar: false, responsive: false };
 
   const ROW_NAMES = 95; // pixels that the names of rows take of the width
+  const LAST_NAME = 35; // and what the last name over the columns takes, where these lean
 
   const leans = (layout, width) => {
     const names = (layout.xaxis && layout.xaxis.ticktext) || [];
@@ -14,7 +15,8 @@
   const height = (layout, width) => {
     const aspect = layout.meta && layout.meta.aspect;
     if (!aspect) return layout.height;
-    return Math.round((width - ROW_NAMES) * aspect + (leans(layout, width) ? 110 : 60));
+    const leaning = leans(layout, width);
+    return Math.round((width - ROW_NAMES - (leaning ? LAST_NAME : 0)) * aspect + (leaning ? 110 : 60));
   };
 
   // Text and lines in the page's own colours; grid lines faint.
@@ -27,7 +29,10 @@
       result[key] = { ...layout[key], gridcolor: faint, zerolinecolor: faint, color: colour };
     }
     // Names over the columns of a grid that do not fit side by side lean.
-    if (leans(layout, width)) result.xaxis.tickangle = -60;
+    if (leans(layout, width)) {
+      result.xaxis.tickangle = -60;
+      result.margin = { ...layout.margin, r: LAST_NAME };
+    }
     result.annotations = (layout.annotations || []).map((note) => ({ ...note, font: { ...note.font, color: colour } }));
     return result;
   };

@@ -2,7 +2,9 @@
 document.addEventListener("DOMContentLoaded", () => {
   "use strict";
   // What scrolls inside its own box can be reached, and then scrolled, with the keyboard.
-  const boxes = document.querySelectorAll("pre, math[display=block], .table-responsive, figure.quarto-float-tbl > div, .table-box");
+  const boxes = document.querySelectorAll(
+    "pre, math[display=block], .table-responsive, .cell-output, figure.quarto-float-tbl > div, .table-box, .display, .output"
+  );
   const sized = new ResizeObserver((entries) => {
     for (const { target } of entries) {
       if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;

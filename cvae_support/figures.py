@@ -111,6 +111,7 @@ def image_grid(images: Tensor, rows: Sequence[str], columns: Sequence[str], colu
     figure.update_xaxes(
         tickvals=across, ticktext=list(columns), range=[-0.5, mosaic.shape[1] - 0.5], side="top", title=column_title,
         tickangle=0, ticks="", showgrid=False, zeroline=False, constrain="domain", fixedrange=True, automargin=True,
+        ticklabeloverflow="allow",
     )  # fmt: skip
     figure.update_yaxes(
         tickvals=down, ticktext=list(rows), range=[mosaic.shape[0] - 0.5, -0.5], scaleanchor="x",

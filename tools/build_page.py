@@ -33,7 +33,7 @@ from pygments.util import ClassNotFound
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_site"
 TEMPLATE = Path(__file__).resolve().parent / "page_template"
-SCRIPTS = ("assets/plotly-cartesian.min.js", "assets/figures.js")  # in this order; both are deferred
+SCRIPTS = ("assets/page.js", "assets/plotly-cartesian.min.js", "assets/figures.js")  # in this order; all are deferred
 COPIED = (".js", ".svg", ".png", ".jpg", ".webp", ".ico")  # what of assets/ a page may use
 # Of the styles Pygments has, these two keep a contrast of 4.5 on the page's grounds.
 STYLES = {"quarto-light": "xcode", "quarto-dark": "zenburn"}

@@ -17,6 +17,11 @@ REPLACED = {
     r'(<button class="navbar-toggler"[^>]*?) role="menu"': r"\1",
     r'<button class="btn-close" data-bs-dismiss="modal">': '<button class="btn-close" data-bs-dismiss="modal" aria-label="Close">',
     "aria-labelelledby": "aria-labelledby",
+    # A second banner, and a list item without its list.
+    r'<header id="title-block-header"(.*?)</header>': r'<section aria-label="Title" id="title-block-header"\1</section>',
+    r'(quarto-appendix-citeas") role="listitem"': r"\1",
+    r'<nav id="quarto-sidebar"': '<nav aria-label="Contents and links" id="quarto-sidebar"',
+    r'(<div id="quarto-margin-sidebar"[^>]*)(>\s*<h5)': r'\1 role="complementary" aria-label="Categories"\2',
 }
 
 
