@@ -12,8 +12,12 @@
     return Math.max(0, ...names.map((name) => name.length)) * 7 * names.length > width - ROW_NAMES;
   };
 
+  const panels = (layout) => Object.keys(layout).filter((name) => /^xaxis\d*$/.test(name)).length;
+
   const height = (layout, width) => {
     const aspect = layout.meta && layout.meta.aspect;
+    // Maps side by side are no higher than they are wide, which counts on a phone; 200 pixels are for title and legend.
+    if (!aspect && layout.yaxis.scaleanchor) return Math.min(layout.height, Math.round(width / panels(layout) + 200));
     if (!aspect) return layout.height;
     const leaning = leans(layout, width);
     return Math.round((width - ROW_NAMES - (leaning ? LAST_NAME : 0)) * aspect + (leaning ? 110 : 60));
@@ -58,8 +62,8 @@
     if (traces[0].mode !== "markers") return traces;
     const points = traces.map(({ x, y }) => [numbers(x), numbers(y)]);
     const span = Math.max(...points.flat().map((values) => Math.max(...values) - Math.min(...values)));
-    const panels = new Set(traces.map((trace) => trace.xaxis)).size;
-    const radius = (3 * span) / Math.min(width / panels, layout.height - 80); // three pixels
+    const room = Math.min(width / panels(layout), 400); // pixels that a map is wide
+    const radius = (span / room) * Math.min(3, room / 90); // three pixels, fewer where the map is small
     return traces.flatMap((trace, i) => {
       const [xs, ys] = points[i];
       const shape = shapes[trace.marker.symbol];
