@@ -11,14 +11,14 @@ from pathlib import Path
 LINE_LINK = re.compile(r'(<span) id="cb\d+-\d+">(?:<a href="#cb\d+-\d+"(?: aria-hidden="true"| tabindex="-1")*></a>)?')
 MODAL = re.compile(r'(?s)(id="quarto-embedded-source-code-modal".*?<pre.*?>)(.*?)(</pre>)')
 REPLACED = {
-    r'<h5 class="no-anchor card-title listing-title">(.*?)</h5>': r'<h2 class="no-anchor card-title listing-title">\1</h2>',
-    r'<h5 class="modal-title"(.*?)</h5>': r'<h2 class="modal-title"\1</h2>',
+    r'<h5 (class="no-anchor card-title.*?)</h5>': r"<h2 \1</h2>",
+    r'<h5 (class="modal-title".*?)</h5>': r"<h2 \1</h2>",
     r'<nav class="navbar': '<nav aria-label="Site" class="navbar',
     r'(<button class="navbar-toggler"[^>]*?) role="menu"': r"\1",
-    r'<button class="btn-close" data-bs-dismiss="modal">': '<button class="btn-close" data-bs-dismiss="modal" aria-label="Close">',
+    r'<button class="btn-close"': '<button aria-label="Close" class="btn-close"',
     "aria-labelelledby": "aria-labelledby",
     # A second banner, and a list item without its list.
-    r'<header id="title-block-header"(.*?)</header>': r'<section aria-label="Title" id="title-block-header"\1</section>',
+    r'<header (id="title-block-header".*?)</header>': r'<section aria-label="Title" \1</section>',
     r'(quarto-appendix-citeas") role="listitem"': r"\1",
     r'<nav id="quarto-sidebar"': '<nav aria-label="Contents and links" id="quarto-sidebar"',
     r'(<div id="quarto-margin-sidebar"[^>]*)(>\s*<h5)': r'\1 role="complementary" aria-label="Categories"\2',

@@ -12,8 +12,8 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).resolve().parents[1]
 POST = ROOT / "posts" / "class_conditional_vae" / "class_conditional_vae.qmd"
 CARD = """
-<body style="margin: 0; width: 1200px; height: 630px; display: flex; align-items: center; background: #f6f9fd; color: #1b2733;
-  font-family: system-ui, 'Noto Sans', 'DejaVu Sans', sans-serif">
+<body style="margin: 0; width: 1200px; height: 630px; display: flex; align-items: center; background: #f6f9fd;
+  color: #1b2733; font-family: system-ui, 'Noto Sans', 'DejaVu Sans', sans-serif">
 <div style="width: 500px; margin-left: 70px">
 <div style="font-size: 62px; font-weight: 700; line-height: 1.1">{title}</div>
 <div style="font-size: 29px; line-height: 1.35; margin-top: 28px">{subtitle}</div>
