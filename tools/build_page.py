@@ -94,7 +94,9 @@ def highlighted(code: str, language: str = "python") -> str:
         lexer = get_lexer_by_name(language or "text", stripnl=False)
     except ClassNotFound:
         lexer = get_lexer_by_name("text", stripnl=False)
-    return highlight(code, lexer, HtmlFormatter(wrapcode=True)).strip()
+    coloured = highlight(code, lexer, HtmlFormatter(wrapcode=True)).strip()
+    # Half the marks are of names, brackets and blanks, which keep the colour of the text anyway.
+    return re.sub(r'<span class="[npw]">([^<]*)</span>', r"\1", coloured)
 
 
 def code_colours() -> str:
