@@ -171,6 +171,16 @@ def test_figures_answer_to_the_pointer(address, visit):
         assert all(word in said.text_content() for word in words)
 
 
+def test_a_click_in_the_legend_hides_a_class(address, visit):
+    page = visit(f"{address}/{POST}")
+    read_through(page)
+    figure = page.locator(".cvae-figure").nth(2)
+    before = figure.locator(".shapelayer path").count()
+    figure.locator(".legendtoggle").nth(3).click()
+    page.wait_for_timeout(1000)  # a second click would mean something else
+    assert figure.locator(".shapelayer path").count() == before - 1
+
+
 def test_code_unfolds_with_the_keyboard(address, visit):
     page = visit(f"{address}/{POST}")
     summary = page.locator("main details > summary").first
