@@ -21,6 +21,8 @@ REPLACED = {
     r'<header (id="title-block-header".*?)</header>': r'<section aria-label="Title" \1</section>',
     r'(quarto-appendix-citeas") role="listitem"': r"\1",
     r'<nav id="quarto-sidebar"': '<nav aria-label="Contents and links" id="quarto-sidebar"',
+    # Other sites do not show an SVG, which is what Quarto offers them: the post's thumbnail.
+    r'(<meta (?:property|name)="(?:og|twitter):image" content="[^"]*)cvae_thumbnail\.svg"': r'\1social-card.png"',
     r'(<div id="quarto-margin-sidebar"[^>]*)(>\s*<h5)': r'\1 role="complementary" aria-label="Categories"\2',
 }
 
