@@ -1,20 +1,26 @@
-// Draws every div.cvae-figure when it comes near the view: the data lies in its attribute as JSON, Plotly is loaded once,
+// Draws every div.cvae-figure, those near the view first: its data lies in it as JSON, Plotly is loaded once,
 // colours come from the theme of the moment, and the height follows the width, so that pixels stay square.
 (() => {
   "use strict";
   const config = { displayModeBar: false, responsive: false };
 
   const ROW_NAMES = 95; // pixels that the names of rows take of the width
+  const LAST_NAME = 35; // and what the last name over the columns takes, where these lean
 
   const leans = (layout, width) => {
     const names = (layout.xaxis && layout.xaxis.ticktext) || [];
     return Math.max(0, ...names.map((name) => name.length)) * 7 * names.length > width - ROW_NAMES;
   };
 
+  const panels = (layout) => Object.keys(layout).filter((name) => /^xaxis\d*$/.test(name)).length;
+
   const height = (layout, width) => {
     const aspect = layout.meta && layout.meta.aspect;
+    // Maps side by side are no higher than they are wide, which counts on a phone; 200 pixels are for title and legend.
+    if (!aspect && layout.yaxis.scaleanchor) return Math.min(layout.height, Math.round(width / panels(layout) + 200));
     if (!aspect) return layout.height;
-    return Math.round((width - ROW_NAMES) * aspect + (leans(layout, width) ? 110 : 60));
+    const leaning = leans(layout, width);
+    return Math.round((width - ROW_NAMES - (leaning ? LAST_NAME : 0)) * aspect + (leaning ? 110 : 60));
   };
 
   // Text and lines in the page's own colours; grid lines faint.
@@ -23,14 +29,67 @@
     const faint = document.body.classList.contains("quarto-dark") ? "rgba(255,255,255,0.18)" : "rgba(0,0,0,0.12)";
     const result = { ...layout, width, height: height(layout, width) };
     result.font = { ...layout.font, color: colour, size: width < 500 ? 11 : 13 };
-    delete result.template;
     for (const key of Object.keys(layout).filter((name) => /^[xy]axis\d*$/.test(name))) {
       result[key] = { ...layout[key], gridcolor: faint, zerolinecolor: faint, color: colour };
     }
     // Names over the columns of a grid that do not fit side by side lean.
-    if (leans(layout, width)) result.xaxis.tickangle = -60;
+    if (leans(layout, width)) {
+      result.xaxis.tickangle = -60;
+      result.margin = { ...layout.margin, r: LAST_NAME };
+    }
     result.annotations = (layout.annotations || []).map((note) => ({ ...note, font: { ...note.font, color: colour } }));
     return result;
+  };
+
+  // A scatter plot would put an element on the page for every point, thousands of them. So all points of a class become
+  // one shape, which is one element: a small polygon at each point, in the form its marker has.
+  const ring = (corners, turn, inner = 1) =>
+    Array.from({ length: corners }, (_, i) => {
+      const angle = ((i + turn) / corners) * 2 * Math.PI, radius = i % 2 ? inner : 1;
+      return [radius * Math.sin(angle), radius * Math.cos(angle)];
+    });
+  const plus = [
+    [-1, 3], [1, 3], [1, 1], [3, 1], [3, -1], [1, -1], [1, -3], [-1, -3], [-1, -1], [-3, -1], [-3, 1], [-1, 1],
+  ];
+  const forms = {
+    circle: ring(8, 0), square: ring(4, 0.5), diamond: ring(4, 0), cross: plus.map(([x, y]) => [x / 2.6, y / 2.6]),
+    x: plus.map(([x, y]) => [(x + y) / 3.7, (x - y) / 3.7]), "triangle-up": ring(3, 0), "triangle-down": ring(3, 1.5),
+    star: ring(10, 0, 0.45), pentagon: ring(5, 0), hexagram: ring(12, 0, 0.58),
+  };
+
+  const numbers = ({ bdata }) => Int8Array.from(atob(bdata), (byte) => byte.charCodeAt(0)); // as plotly.py packs them
+
+  const drawnAsShapes = (traces, layout, width) => {
+    if (traces[0].mode !== "markers") return { traces };
+    const points = traces.map(({ x, y }) => [numbers(x), numbers(y)]);
+    const span = Math.max(...points.flat().map((values) => Math.max(...values) - Math.min(...values)));
+    const room = Math.min(width / panels(layout), 400); // pixels that a map is wide
+    const radius = (span / room) * Math.min(3, room / 90); // three pixels, fewer where the map is small
+    const place = (value, shift) => (value + shift * radius).toFixed(2);
+    const polygon = (x, y, symbol) =>
+      `M${forms[symbol].map(([dx, dy]) => `${place(x, dx)},${place(y, dy)}`).join("L")}Z`;
+    return {
+      // The points answer to the pointer, unseen; the legend shows a marker, which stands for them all.
+      traces: [
+        ...traces.map((trace, i) => ({
+          ...trace, x: points[i][0], y: points[i][1], mode: "none", showlegend: false,
+          hoverlabel: { bgcolor: trace.marker.color },
+        })),
+        ...traces.filter((trace) => trace.showlegend).map((trace) => ({ ...trace, x: [null], y: [null] })),
+      ],
+      shapes: traces.map(({ marker, xaxis, yaxis }, i) => ({
+        type: "path", xref: xaxis, yref: yaxis, fillcolor: marker.color, fillrule: "nonzero", opacity: marker.opacity,
+        line: { width: 0 },
+        path: Array.from(points[i][0], (x, point) => polygon(x, points[i][1][point], marker.symbol)).join(""),
+      })),
+    };
+  };
+
+  // A click in the legend hides traces; the shapes, which come in the same order, go with them.
+  const hideWithTraces = ({ plot }) => () => {
+    const shapes = plot.layout.shapes || [];
+    const changes = shapes.map((_, i) => [`shapes[${i}].visible`, plot.data[i].visible !== "legendonly"]);
+    if (changes.length) window.Plotly.relayout(plot, Object.fromEntries(changes));
   };
 
   const draw = (div) => {
@@ -38,7 +97,11 @@
     const width = div.clientWidth;
     if (!width) return;
     div.drawnWidth = width;
-    window.Plotly.react(div.plot, data, themed(layout, width), config);
+    div.drawn = true;
+    const { traces, shapes } = drawnAsShapes(data, layout, width);
+    window.Plotly.react(div.plot, traces, { ...themed(layout, width), shapes }, config);
+    if (!div.answers) div.plot.on("plotly_restyle", hideWithTraces(div));
+    div.answers = true;
   };
 
   const start = () => {
@@ -48,8 +111,7 @@
       (entries) => {
         for (const entry of entries.filter((e) => e.isIntersecting)) {
           seen.unobserve(entry.target);
-          draw(entry.target);
-          entry.target.drawn = true;
+          if (!entry.target.drawn) draw(entry.target);
         }
       },
       { rootMargin: "600px" }
@@ -60,7 +122,7 @@
       }
     });
     for (const div of figures) {
-      div.spec = JSON.parse(div.dataset.figure);
+      div.spec = JSON.parse(div.querySelector("script").textContent);
       div.plot = document.createElement("div");
       // The room a figure will take is kept free from the start, so that the text does not jump.
       div.plot.style.minHeight = `${height(div.spec.layout, div.clientWidth)}px`;
@@ -70,8 +132,17 @@
     }
     const redraw = () => figures.filter((div) => div.drawn).forEach(draw);
     new MutationObserver(redraw).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-    const drawAll = () => figures.filter((div) => !div.drawn).forEach((div) => { draw(div); div.drawn = true; });
-    window.addEventListener("beforeprint", drawAll);
+
+    // The others follow when the browser has nothing else to do: what is first drawn for printing comes too late.
+    const idle = window.requestIdleCallback || ((task) => setTimeout(task, 200));
+    const drawNext = () => {
+      const next = figures.find((div) => !div.drawn && div.clientWidth);
+      if (!next) return;
+      draw(next);
+      idle(drawNext);
+    };
+    window.addEventListener("load", () => idle(drawNext));
+    window.addEventListener("beforeprint", () => figures.filter((div) => !div.drawn).forEach(draw));
   };
 
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);

@@ -44,7 +44,7 @@ def page_files(site: Path) -> list[Path]:
         file = queue.pop()
         if file.suffix not in (".html", ".css"):
             continue
-        text = re.sub(r"data-figure='[^']*'", "", file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
         # Scripts, style sheets and pictures; links to other pages are not loaded.
         names = re.findall(r'<(?:script|img)[^>]+src="([^":]+)"|<link[^>]+href="([^":]+)"|url\(["\']?([^"\'):]+)', text)
         for name in {part.split("?")[0].split("#")[0] for group in names for part in group if part}:

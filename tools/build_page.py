@@ -33,7 +33,8 @@ from pygments.util import ClassNotFound
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_site"
 TEMPLATE = Path(__file__).resolve().parent / "page_template"
-SCRIPTS = ("assets/plotly-cartesian.min.js", "assets/figures.js", "assets/overview.js")  # in this order; all deferred
+# In this order; all are deferred.
+SCRIPTS = ("assets/page.js", "assets/plotly-cartesian.min.js", "assets/figures.js", "assets/overview.js")
 SHEETS = ("assets/overview.css",)
 COPIED = (".js", ".css", ".svg", ".png", ".jpg", ".webp", ".ico")  # what of assets/ a page may use
 # Of the styles Pygments has, these two keep a contrast of 4.5 on the page's grounds.
@@ -95,7 +96,9 @@ def highlighted(code: str, language: str = "python") -> str:
         lexer = get_lexer_by_name(language or "text", stripnl=False)
     except ClassNotFound:
         lexer = get_lexer_by_name("text", stripnl=False)
-    return highlight(code, lexer, HtmlFormatter(wrapcode=True)).strip()
+    coloured = highlight(code, lexer, HtmlFormatter(wrapcode=True)).strip()
+    # Half the marks are of names, brackets and blanks, which keep the colour of the text anyway.
+    return re.sub(r'<span class="[npw]">([^<]*)</span>', r"\1", coloured)
 
 
 def code_colours() -> str:

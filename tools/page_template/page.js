@@ -18,10 +18,12 @@
     const theme = document.getElementById("theme-toggle");
     theme.hidden = false;
     apply();
-    theme.addEventListener("click", () => {
+    const toggle = () => {
       try { localStorage.setItem("cvae-theme", isDark() ? "light" : "dark"); } catch { /* private window */ }
       apply();
-    });
+    };
+    theme.addEventListener("click", toggle);
+    window.quartoToggleColorScheme = toggle; // the name it has on Quarto's pages, for assets/page.js
 
     const folds = [...document.querySelectorAll("details.code")];
     const all = document.getElementById("code-toggle");

@@ -1,0 +1,33 @@
+// What keyboards, screen readers and printers need beyond what Quarto writes.
+document.addEventListener("DOMContentLoaded", () => {
+  "use strict";
+  // What scrolls inside its own box can be reached, and then scrolled, with the keyboard.
+  const boxes = document.querySelectorAll(
+    "pre, math[display=block], .table-responsive, .cell-output, figure.quarto-float-tbl > div, .table-box, .display, .output"
+  );
+  const sized = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+      else target.removeAttribute("tabindex");
+    }
+  });
+  boxes.forEach((box) => sized.observe(box));
+
+  // Quarto's search box comes without a name.
+  const name = (selector, label) => document.querySelector(selector)?.setAttribute("aria-label", label);
+  name(".aa-Autocomplete", "Search");
+  name(".aa-DetachedSearchButton", "Search");
+
+  // On paper: light colours, and nothing folded. Afterwards everything is as it was.
+  let folded = [], dark = false;
+  window.addEventListener("beforeprint", () => {
+    folded = [...document.querySelectorAll("main details:not([open])")];
+    folded.forEach((fold) => { fold.open = true; });
+    dark = document.body.classList.contains("quarto-dark");
+    if (dark) window.quartoToggleColorScheme?.();
+  });
+  window.addEventListener("afterprint", () => {
+    folded.forEach((fold) => { fold.open = false; });
+    if (dark) window.quartoToggleColorScheme?.();
+  });
+});

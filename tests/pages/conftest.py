@@ -1,0 +1,54 @@
+"""The built site, which the tests here share."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def copy_project(folder: Path) -> Path:
+    """What git would hand to a stranger, as it is now."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+    for name in listed.decode().split("\0"):
+        if name and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def quarto_site(tmp_path_factory):
+    """The site as Quarto builds it."""
+    if not shutil.which("quarto"):
+        pytest.skip("quarto is not on PATH; see https://quarto.org/docs/get-started/")
+    project = copy_project(tmp_path_factory.mktemp("quarto") / "project")
+    environment = {"CVAE_CACHE": str(ROOT / ".cache")} | os.environ | {"QUARTO_PYTHON": sys.executable}
+    done = subprocess.run(["quarto", "render"], cwd=project, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (project / "_site" / "render.log").write_text(done.stderr)
+    return project / "_site"
+
+
+@pytest.fixture(scope="session")
+def plain_site(tmp_path_factory):
+    """The site as it is built where there is no Quarto."""
+    project = copy_project(tmp_path_factory.mktemp("plain") / "a project with späces")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("QUARTO")}
+    environment.setdefault("CVAE_CACHE", str(ROOT / ".cache"))
+    command = [sys.executable, "tools/build_page.py"]
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "quarto.org" in done.stdout + done.stderr
+    return project / "_site"
+
+
+@pytest.fixture(params=["quarto", "plain"])
+def site(request):
+    """The built site, each way it can be built."""
+    return request.getfixturevalue(f"{request.param}_site")

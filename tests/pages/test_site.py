@@ -1,0 +1,214 @@
+"""The site, built from a copy of the project: with Quarto where it is on PATH, and without it always.
+
+What only a browser can see is in test_page.py.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+import yaml
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+POST = "posts/class_conditional_vae/class_conditional_vae"
+FIGURES = 11  # drawn by Plotly
+SECTIONS = (
+    "From unconditional to conditional", "Setup", "base architecture", "Spatial concatenation", "Group normalization",
+    "Adaptive layer normalization", "Comparing", "taken apart", "next",
+)  # fmt: skip
+
+
+class Page(HTMLParser):
+    """The tags of a page with their attributes, and the text a reader sees outside code."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags, self.text, self.silent = [], "", 0
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.silent += tag in ("script", "style", "pre", "code")
+
+    def handle_endtag(self, tag):
+        self.silent -= tag in ("script", "style", "pre", "code")
+
+    def handle_data(self, data):
+        self.text += "" if self.silent else data
+
+
+def check_page(html: str) -> None:
+    """What a reader relies on, whichever way the page was built."""
+    page = Page(html)
+    figures = [attributes for _, attributes in page.tags if "cvae-figure" in (attributes.get("class") or "")]
+    assert len(figures) == FIGURES
+    for figure in figures:
+        assert figure["role"] == "img" and len(figure["aria-label"]) > 20
+    drawn = [json.loads(text) for text in re.findall(r'(?s)<script type="application/json">([^<]+)</script>', html)]
+    assert sum("data" in figure for figure in drawn) == FIGURES
+    assert "shipped weights" in html and "Traceback (most recent" not in html
+    loaded = [a.get("src") or (tag == "link" and a.get("href")) or "" for tag, a in page.tags if tag != "a"]
+    assert sum(url.endswith("plotly-cartesian.min.js") for url in loaded) == 1
+    assert sum(url.endswith("figures.js") for url in loaded) == 1
+    assert [url for url in loaded if url.startswith(("http", "//"))] == []  # nothing from another host
+    assert not re.search(r"\?@\w|\{\{<|\?meta|\[@|:::", page.text)  # nothing unresolved
+    headings = " ".join(re.findall(r"(?s)<h2.*?</h2>", html))
+    for section in SECTIONS:
+        assert section in headings
+
+
+def test_the_page_says_all_it_should(site):
+    check_page((site / f"{POST}.html").read_text(encoding="utf-8"))
+    assert "Class-Conditional VAE" in (site / "index.html").read_text(encoding="utf-8")
+
+
+def test_quarto_finds_nothing_to_complain_of(quarto_site):
+    said = (quarto_site / "render.log").read_text()
+    assert not re.search(r"(?i)unable to resolve|citeproc: citation|could not (find|fetch)", said), said
+
+
+def test_every_link_anchor_and_picture_of_the_site_is_there(site):
+    """The page for wrong addresses may be shown anywhere, so it names everything from the root of the web site."""
+    root = "/" + yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["site-url"].split("/", 3)[3] + "/"
+    pages = {path: Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
+    names = {path: {a.get("id") for _, a in page.tags} for path, page in pages.items()}
+    links = {(path, a.get(key)) for path, page in pages.items() for _, a in page.tags for key in ("href", "src")}
+    inside = {(path, link) for path, link in links if link and not re.match(r"[a-z]+:|//", link)}
+    assert len(inside) > 30
+
+    def is_there(path, link):
+        address, _, anchor = link.partition("#")
+        address = unquote(address.split("?")[0])
+        target = site / address.removeprefix(root) if address.startswith(root) else path.parent / address
+        target = target.resolve() if address else path
+        target = target / "index.html" if target.is_dir() else target
+        filters = anchor.startswith("category=")  # of the list of posts
+        return target.is_file() and (not anchor or filters or unquote(anchor) in names[target])
+
+    assert [f"{path.name}: {link}" for path, link in inside if not is_there(path, link)] == []
+
+
+def test_every_picture_of_the_site_has_an_alternative_text(site):
+    for path in site.rglob("*.html"):
+        page = Page(path.read_text(encoding="utf-8"))
+        assert [a.get("src") for tag, a in page.tags if tag == "img" and a.get("alt") is None] == []
+
+
+def test_the_site_can_be_followed_shared_and_cited(quarto_site):
+    feed = (quarto_site / "index.xml").read_text(encoding="utf-8")
+    assert "<title>Class-Conditional VAE</title>" in feed
+    html = (quarto_site / f"{POST}.html").read_text(encoding="utf-8")
+    said = {a.get("property") or a.get("name"): a.get("content") for tag, a in Page(html).tags if tag == "meta"}
+    assert said["og:title"] == said["twitter:title"] and said["og:title"].startswith("Class-Conditional VAE")
+    assert said["og:image"].endswith(".png") and said["og:image"] == said["twitter:image"]
+    assert len(said["og:image:alt"]) > 20 and said["twitter:card"] == "summary_large_image"
+    assert "title = {Class-Conditional {VAE}}" in html and "author = {}" not in html  # "cite this"
+    assert "View source" in html and "Report an issue" in html
+    with Image.open(quarto_site / "assets" / "social-card.png") as card:
+        assert card.size == (1200, 630)
+
+
+def test_every_diagram_and_script_the_post_names_exists():
+    text = (ROOT / f"{POST}.qmd").read_text(encoding="utf-8")
+    named = re.findall(r"\.\./\.\./(assets/[\w./-]+)", text)
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_diagrams_are_accessible_and_follow_the_theme():
+    import xml.etree.ElementTree as ElementTree
+
+    diagrams = sorted((ROOT / "assets").rglob("*.svg"))
+    assert len(diagrams) > 10
+    for path in diagrams:
+        root = ElementTree.parse(path).getroot()
+        text = path.read_text(encoding="utf-8")
+        space = "{http://www.w3.org/2000/svg}"
+        assert root.get("role") == "img" and root.find(f"{space}title").text, path.name
+        if path.parent.name == "diagrams":
+            assert root.find(f"{space}desc").text and re.search(r"prefers-color-scheme:\s*dark", text), path.name
+
+
+def test_the_projects_address_stands_in_one_place():
+    address = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["repo-url"]
+    name = address.removeprefix("https://github.com/")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    readable = [p for p in listed if (ROOT / p).is_file() and not p.endswith((".png", ".safetensors", ".min.js"))]
+    holding = [p for p in readable if name in (ROOT / p).read_text(encoding="utf-8")]
+    # The notebook is made from it, for a reader who has nothing but the notebook.
+    assert set(holding) <= {"_quarto.yml", f"{POST}.ipynb"} and "_quarto.yml" in holding
+
+
+# No DOI and no arXiv id exists for these; their address is the publisher's own.
+ONLY_URL = {"sohn2015", "higgins2017", "maaten2008"}
+
+
+def test_every_reference_is_cited_and_can_be_found():
+    bib = (ROOT / "references.bib").read_text(encoding="utf-8")
+    entries = {m[1]: m[0] for m in re.finditer(r"(?s)@\w+\{(\w+),.*?\n\}", bib)}
+    text = (ROOT / f"{POST}.qmd").read_text(encoding="utf-8")
+    assert {key for key in re.findall(r"@([a-z]+\d{4})\b", text)} == entries.keys()
+    identified = re.compile(r"\bdoi = \{10\.|\beprint = \{\d{4}\.\d{4,5}\}")
+    found = {key for key, entry in entries.items() if identified.search(entry)}
+    assert entries.keys() - found == ONLY_URL
+    assert [key for key in ONLY_URL if "url = {https://" not in entries[key]] == []
+
+
+def settings_of(value, path=""):
+    """Every key of nested settings, with where it stands."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key, f"{path}{key}"
+            yield from settings_of(inner, f"{path}{key}: ")
+    elif isinstance(value, list):
+        for inner in value:
+            yield from settings_of(inner, path)
+
+
+def names_in(schema):
+    """The settings that one of Quarto's own lists describes."""
+    if isinstance(schema, dict):
+        yield from [schema["name"]] if isinstance(schema.get("name"), str) else []
+        yield from schema["properties"] if isinstance(schema.get("properties"), dict) else []
+    for inner in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else []:
+        yield from names_in(inner)
+
+
+@pytest.mark.skipif(not shutil.which("quarto"), reason="quarto, whose lists of settings are read, is not on PATH")
+def test_quarto_knows_every_setting():
+    """Quarto ignores a setting it does not know without a word, so a slip of the pen would go unseen."""
+    paths = subprocess.run(["quarto", "--paths"], capture_output=True, text=True, check=True).stdout.split("\n")
+    known = {"execute", "html", "light", "dark", "literal"}  # which the lists leave out
+    for file in (Path(paths[1]) / "schema").glob("*.yml"):
+        known |= set(names_in(yaml.safe_load(file.read_text(encoding="utf-8"))))
+    pages = [*ROOT.glob("*.qmd"), *ROOT.glob("posts/*/*.qmd")]
+    sources = [ROOT / "_quarto.yml", ROOT / "posts" / "_metadata.yml", *pages]
+    for source in sources:
+        text = source.read_text(encoding="utf-8")
+        settings = yaml.safe_load(text.split("---\n")[1] if source.suffix == ".qmd" else text)
+        assert [path for key, path in settings_of(settings) if key not in known] == [], source.name
+
+
+def test_words_are_spelled_right():
+    spelled = pytest.importorskip("codespell_lib", reason="codespell is not installed; see requirements.txt")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    kinds = (".qmd", ".md", ".py", ".yml", ".bib")
+    names = [name for name in listed if name.endswith(kinds) and (ROOT / name).is_file()]
+    environment = os.environ | {"PYTHONPATH": str(Path(spelled.__file__).parents[1])}
+    command = [sys.executable, "-m", "codespell_lib", *names]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("target", ["site", "preview", "test", "data", "notebook", "weights", "benchmark", "clean"])
+def test_make_help_lists_every_target(target):
+    printed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.search(rf"make {target} ", printed)

@@ -1,0 +1,37 @@
+"""Make assets/social-card.png, the picture that other sites show with a link to this one.
+
+    python tools/social_card.py        (needs playwright and chromium)
+"""
+
+import shutil
+from pathlib import Path
+
+import yaml
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).resolve().parents[1]
+POST = ROOT / "posts" / "class_conditional_vae" / "class_conditional_vae.qmd"
+CARD = """
+<body style="margin: 0; width: 1200px; height: 630px; display: flex; align-items: center; background: #f6f9fd;
+  color: #1b2733; font-family: system-ui, 'Noto Sans', 'DejaVu Sans', sans-serif">
+<div style="width: 500px; margin-left: 70px">
+<div style="font-size: 62px; font-weight: 700; line-height: 1.1">{title}</div>
+<div style="font-size: 29px; line-height: 1.35; margin-top: 28px">{subtitle}</div>
+</div>
+<div style="width: 560px; margin: 0 20px">{picture}</div>
+</body>
+"""
+
+
+def main() -> None:
+    facts = yaml.safe_load(POST.read_text(encoding="utf-8").split("---")[1])
+    picture = (ROOT / "assets" / "cvae_thumbnail.svg").read_text(encoding="utf-8")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1200, "height": 630}, color_scheme="light")
+        page.set_content(CARD.format(title=facts["title"], subtitle=facts["subtitle"], picture=picture))
+        page.screenshot(path=ROOT / "assets" / "social-card.png")
+
+
+if __name__ == "__main__":
+    main()
