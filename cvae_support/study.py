@@ -22,15 +22,18 @@ SEEDS = (42, 43, 44)
 
 FAST = Config("spatial", width=0.25, recipe="fast")
 PLAIN = Config("spatial", width=0.25, recipe="plain")
-ONE_EPOCH = replace(FAST, epochs=1)
+# One epoch of the fast recipe. The run is short, so the average is short as well.
+ONE_EPOCH = replace(FAST, epochs=1, ema_decay=0.995)
 ARMS = {
     "spatial": FAST,
     "adaLN": replace(FAST, model="adaln"),
     "unconditional": replace(FAST, model="unconditional"),
     "unconditional, weight 0.0005": replace(FAST, model="unconditional", kl_weight=0.0005),
-    # The fast recipe in a single epoch, whole, and with one ingredient left out at a time.
     "1 epoch": ONE_EPOCH,
-    "1 epoch, batches of 256": replace(ONE_EPOCH, batch_size=PLAIN.batch_size),
+    **{
+        f"1 epoch, batch {batch_size}, rate {rate:g}": replace(ONE_EPOCH, batch_size=batch_size, learning_rate=rate)
+        for batch_size, rate in [(32, 0.003), (64, 0.01), (64, 0.006), (64, 0.003), (128, 0.004)]
+    },
     "1 epoch, constant rate": replace(ONE_EPOCH, schedule="constant"),
     "1 epoch, no average": replace(ONE_EPOCH, ema_decay=0.0),
     "plain": PLAIN,

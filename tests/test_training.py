@@ -212,3 +212,10 @@ def test_our_loop_agrees_with_the_obvious_one(data, config, script):
     assert obvious[-50:, 0].mean() < 0.4 * obvious[:5, 0].mean()  # it does learn
     spread = (obvious - other_seed)[-50:].abs().mean(dim=0)
     assert ((ours - obvious).abs().mean(dim=0) < 0.1 * spread).all()
+
+
+def test_the_speeds_in_the_text_are_those_that_were_measured(script):
+    benchmark = script("benchmarks/training.py")
+    measured = json.loads((benchmark.RESULTS_FOLDER / "speed.json").read_text())
+    assert benchmark.markdown(measured) in benchmark.PAGE.read_text(encoding="utf-8"), "run with --write"
+    assert measured["ratio"] > 1.3  # 'times the obvious loop'

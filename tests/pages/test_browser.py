@@ -11,7 +11,7 @@ import pytest
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; see requirements.txt")
 
 POST = "posts/class_conditional_vae/class_conditional_vae.html"
-FIGURES = 11  # drawn by Plotly
+FIGURES = 13  # drawn by Plotly
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 

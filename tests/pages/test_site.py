@@ -19,7 +19,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 POST = "posts/class_conditional_vae/class_conditional_vae"
-FIGURES = 11  # drawn by Plotly
+FIGURES = 13  # drawn by Plotly
 SECTIONS = (
     "From unconditional to conditional", "Setup", "base architecture", "Spatial concatenation", "Group normalization",
     "Adaptive layer normalization", "Comparing", "taken apart", "next",
