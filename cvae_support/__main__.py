@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   python -m cvae_support train --epochs 1 --width 0.25 --images 5120            # a minute's try
   python -m cvae_support train --data digits.npz --batch-size 64
   fabric run --accelerator=cuda --devices=2 --precision=bf16-mixed cvae_support/__main__.py train --model adaln
+  python -m cvae_support study --report                                         # the page's experiments so far
   python -m cvae_support info
   python -m cvae_support sample adaln-w0.25-kl0.01-fast --class Sandal --count 8 --out sandals.png
 """

@@ -67,6 +67,12 @@ def test_the_error_is_several_times_smaller_than_the_loss_assumes(ends):
     assert 3 * ends[SPATIAL][0]["test_recon"] < 0.08
 
 
+def test_the_small_weight_buys_sharpness_with_nats(ends):
+    """'With the small weight the reconstructions are crisp', 'lose some detail'"""
+    assert 1.5 * ends[SHARP][0]["test_recon"] < ends[CLEAR][0]["test_recon"]
+    assert ends[SHARP][0]["test_kl"] > 2 * ends[CLEAR][0]["test_kl"]
+
+
 def test_neither_model_is_ahead_on_both_sides(ends):
     """'it comes closer to the image, and pays for it in nats'"""
     assert ends[ADALN][0]["test_recon"] < ends[SPATIAL][0]["test_recon"]

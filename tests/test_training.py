@@ -218,4 +218,4 @@ def test_the_speeds_in_the_text_are_those_that_were_measured(script):
     benchmark = script("benchmarks/training.py")
     measured = json.loads((benchmark.RESULTS_FOLDER / "speed.json").read_text())
     assert benchmark.markdown(measured) in benchmark.PAGE.read_text(encoding="utf-8"), "run with --write"
-    assert measured["ratio"] > 1.3  # 'times the obvious loop'
+    assert measured["ratio"] > 1.1  # 'times the obvious loop'
