@@ -21,8 +21,8 @@ def grid():
 
 def pixels(figure):
     """The pixels of the picture inside a grid."""
-    file = io.BytesIO(base64.b64decode(figure.data[0].source.removeprefix("data:image/png;base64,")))
-    return torch.from_numpy(np.array(Image.open(file)))
+    file = io.BytesIO(base64.b64decode(figure.data[0].source.removeprefix("data:image/webp;base64,")))
+    return torch.from_numpy(np.array(Image.open(file).convert("L")))
 
 
 def test_a_grid_is_one_small_picture(grid):

@@ -20,6 +20,7 @@ from typing import Any
 
 import jinja2
 import nbformat
+from finish_pages import TEX
 from jupyter_client.manager import AsyncKernelManager
 from make_notebook import NotebookError, filled_in, load_yaml, make_notebook, node, pandoc, read_post, rewrite
 from nbclient import NotebookClient
@@ -174,7 +175,7 @@ def to_html(texts: list[str]) -> tuple[dict[str, str], str]:
     # After log and its like TeX leaves a thin space unless a bracket follows; browsers leave none.
     applied = r"<mo>(?:&#8289;|&#x2061;|\u2061)</mo></mrow>(?!<mo[^>]*>[(\[{])"
     page = re.sub(applied, r'\g<0><mspace width="0.167em"></mspace>', page)
-    contents, *rendered = page.split(PART)
+    contents, *rendered = TEX.sub("", page).split(PART)
     if len(rendered) != len(parts):
         raise PageError("Pandoc did not keep the parts of the text apart; is a comment or a tag left open?")
     return dict(zip(parts, (part.strip() for part in rendered), strict=True)), contents.strip()

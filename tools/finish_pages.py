@@ -1,6 +1,7 @@
 """What Quarto leaves undone in the pages it writes; it calls this after rendering (post-render in _quarto.yml).
 
-Lighter: an empty link on every line of code goes, and the colours of the page's own source behind "View Source".
+Lighter: an empty link on every line of code goes, the TeX inside every formula, and the colours of the page's own
+source behind "View Source".
 Accessible: headings in order, a name for the site's menu, no roles and attributes that do not exist.
 """
 
@@ -9,6 +10,7 @@ import re
 from pathlib import Path
 
 LINE_LINK = re.compile(r'(<span) id="cb\d+-\d+">(?:<a href="#cb\d+-\d+"(?: aria-hidden="true"| tabindex="-1")*></a>)?')
+TEX = re.compile(r"<annotation[^>]*>.*?</annotation>|</?semantics>", re.DOTALL)  # browsers show none of it
 MODAL = re.compile(r'(?s)(id="quarto-embedded-source-code-modal".*?<pre.*?>)(.*?)(</pre>)')
 REPLACED = {
     r'<h5 (class="no-anchor card-title.*?)</h5>': r"<h2 \1</h2>",
@@ -28,7 +30,7 @@ REPLACED = {
 
 
 def finished(page: str) -> str:
-    page = LINE_LINK.sub(r"\1>", page)
+    page = TEX.sub("", LINE_LINK.sub(r"\1>", page))
     page = MODAL.sub(lambda m: m[1] + re.sub("</?span[^>]*>", "", m[2]) + m[3], page)
     for pattern, replacement in REPLACED.items():
         page = re.sub(pattern, replacement, page, flags=re.DOTALL)
