@@ -13,6 +13,15 @@ document.addEventListener("DOMContentLoaded", () => {
   });
   boxes.forEach((box) => sized.observe(box));
 
+  // A callout that folds opens at a click; here also at Enter and the space bar.
+  document.querySelectorAll(".callout-header[role=button]").forEach((header) => {
+    header.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      header.click();
+    });
+  });
+
   // Quarto's search box comes without a name.
   const name = (selector, label) => document.querySelector(selector)?.setAttribute("aria-label", label);
   name(".aa-Autocomplete", "Search");

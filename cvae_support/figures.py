@@ -92,7 +92,7 @@ def image_grid(images: Tensor, rows: Sequence[str], columns: Sequence[str], colu
         raise ValueError(f"{len(rows)} rows and {len(columns)} columns named, images of shape {tuple(images.shape)}")
     images = images.detach().cpu().clamp(0, 1)  # one range for all: contrasts can be compared
     cell = images.shape[-1] + GAP
-    grey = (images * 31).round().mul(255 / 31).round().to(torch.uint8)  # the eye asks for no more than 32 greys here
+    grey = (images * 23).round().mul(255 / 23).round().to(torch.uint8)  # the eye asks for no more than 24 greys here
     mosaic = torch.nn.functional.pad(grey, [0, GAP, 0, GAP]).permute(0, 2, 1, 3)
     mosaic = mosaic.reshape(len(rows) * cell, len(columns) * cell)
     first = (images.shape[-1] - 1) / 2  # the middle of the first image; the next is one cell on

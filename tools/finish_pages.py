@@ -19,6 +19,8 @@ REPLACED = {
     r'(<button class="navbar-toggler"[^>]*?) role="menu"': r"\1",
     r'<button class="btn-close"': '<button aria-label="Close" class="btn-close"',
     "aria-labelelledby": "aria-labelledby",
+    # A callout that folds is a button; page.js lets the keyboard press it.
+    r'(<div class="callout-header[^>]*data-bs-toggle="collapse"[^>]*)>': r'\1 role="button" tabindex="0">',
     # A second banner, and a list item without its list.
     r'<header (id="title-block-header".*?)</header>': r'<section aria-label="Title" \1</section>',
     r'(quarto-appendix-citeas") role="listitem"': r"\1",

@@ -190,6 +190,16 @@ def test_code_unfolds_with_the_keyboard(address, visit):
     assert page.locator("main details").first.get_attribute("open") is not None
 
 
+def test_a_solution_shows_when_asked_for_by_keyboard(address, visit):
+    page = visit(f"{address}/{POST}")
+    answer = page.get_by_text("one that ignores", exact=False).first
+    assert not answer.is_visible()
+    header = page.locator(".callout-header[role=button], details > summary:text-is('Solution')").first
+    header.focus()
+    page.keyboard.press("Enter")
+    answer.wait_for(state="visible", timeout=5000)
+
+
 def test_on_paper_there_is_everything_but_navigation(address, visit):
     page = visit(f"{address}/{POST}", theme="dark")
     page.emulate_media(media="print")
