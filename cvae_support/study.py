@@ -82,19 +82,21 @@ def keep(name: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(kept.values())
 
 
+def losses(history: list[dict[str, float]], kl_weight: float) -> list[float]:
+    """The test loss, what training minimizes, after every epoch of a history."""
+    return [row["test_recon"] + kl_weight * row["test_kl"] for row in history]
+
+
 def curves(found: list[dict[str, Any]], arm: str) -> list[list[float]]:
-    """For each seed of this arm, the test loss (what training minimizes) after every epoch it has reached."""
-    weight = ARMS[arm].kl_weight
-    return [
-        [row["test_recon"] + weight * row["test_kl"] for row in run["history"]] for run in found if run["arm"] == arm
-    ]
+    """For each seed of this arm, the test loss after every epoch it has reached."""
+    return [losses(run["history"], ARMS[arm].kl_weight) for run in found if run["arm"] == arm]
 
 
 def at_epoch(found: list[dict[str, Any]], arm: str, epoch: int | None = None) -> list[float]:
     """The test losses of this arm's seeds after an epoch; by default the last one that every seed has reached."""
     every = curves(found, arm)
     epoch = epoch or min(map(len, every))
-    return [losses[epoch - 1] for losses in every if len(losses) >= epoch]
+    return [curve[epoch - 1] for curve in every if len(curve) >= epoch]
 
 
 def with_spread(values: list[float]) -> str:
@@ -109,8 +111,8 @@ def study_table(found: list[dict[str, Any]]) -> Table:
         table.add_column(heading, justify="left" if heading == "arm" else "right")
     for arm, config in ARMS.items():
         if every := curves(found, arm):
-            epochs, losses = min(map(len, every)), at_epoch(found, arm)
-            table.add_row(arm, str(len(losses)), str(epochs), str(config.epochs), with_spread(losses))
+            epochs, reached = min(map(len, every)), at_epoch(found, arm)
+            table.add_row(arm, str(len(reached)), str(epochs), str(config.epochs), with_spread(reached))
     return table
 
 

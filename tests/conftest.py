@@ -31,6 +31,21 @@ def config():
     return lambda model="spatial", **changes: Config(model, **(TINY | changes))
 
 
+@pytest.fixture
+def stop_in_epoch_two(monkeypatch):
+    """From its second epoch on every training is interrupted, as by Ctrl-C; undone by monkeypatch.undo()."""
+    from cvae_support import training
+
+    run_epoch = training.train_epoch
+
+    def stopped(config, data, epoch, *rest):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return run_epoch(config, data, epoch, *rest)
+
+    return lambda: monkeypatch.setattr(training, "train_epoch", stopped)
+
+
 @pytest.fixture(scope="session")
 def script():
     """A script of the repository as a module: script("tools/train_weights.py")."""

@@ -3,13 +3,17 @@
 The numbers in the text are computed where they stand; these are the sentences around them.
 """
 
+from pathlib import Path
 from statistics import mean
 
 import pytest
 
 from cvae_support.checkpoints import SHIPPED_FOLDER, load_model
+from cvae_support.config import RECIPES
 from cvae_support.models import count_parameters
 from cvae_support.study import ARMS, SEEDS, at_epoch, curves, read
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +100,18 @@ def test_adaln_has_about_a_fifth_more_parameters(ends):
     """'... more parameters on the adaLN side', at the full width and at this one"""
     more = count_parameters(ends[ADALN][1]) / count_parameters(ends[SPATIAL][1]) - 1
     assert 0.2 < more < 0.24 and 0.2 < 3_804_195 / 3_099_273 - 1 < 0.24
+
+
+def test_the_recipes_are_as_the_texts_say():
+    """'32 images', 'a peak of 0.006', 'the last 500 steps', and the table of TRAINING.md"""
+    plain, fast = RECIPES["plain"], RECIPES["fast"]
+    page = (ROOT / "posts/class_conditional_vae/class_conditional_vae.qmd").read_text(encoding="utf-8")
+    assert f"{fast['batch_size']} images a step make eight times" in page
+    assert plain["batch_size"] == 8 * fast["batch_size"]
+    assert f"a peak of {fast['learning_rate']}" in page
+    assert f"the last {round(1 / (1 - fast['ema_decay']))} steps" in page
+    text = (ROOT / "TRAINING.md").read_text(encoding="utf-8")
+    for name in ("epochs", "batch_size"):
+        assert f"| {name.replace('_', ' ')} | {plain[name]} | {fast[name]} |" in text
+    assert f"| {plain['learning_rate']}, constant | {fast['learning_rate']} at its peak, one cycle |" in text
+    assert f"| none | decay {fast['ema_decay']} |" in text

@@ -34,17 +34,8 @@ def test_the_study_trains_what_is_missing_and_only_that(small_study, monkeypatch
     assert read("study") == found
 
 
-def test_an_unfinished_run_is_reported_as_far_as_it_got(small_study, monkeypatch):
-    from cvae_support import training
-
-    run_epoch = training.train_epoch
-
-    def stopped_in_epoch_two(config, data, epoch, *rest):
-        if epoch == 2:
-            raise KeyboardInterrupt
-        return run_epoch(config, data, epoch, *rest)
-
-    monkeypatch.setattr(training, "train_epoch", stopped_in_epoch_two)
+def test_an_unfinished_run_is_reported_as_far_as_it_got(small_study, stop_in_epoch_two):
+    stop_in_epoch_two()
     with pytest.raises(KeyboardInterrupt):
         study.study(small_study)
     table = study.study(small_study, train=False)

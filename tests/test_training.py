@@ -33,18 +33,13 @@ def test_every_model_learns(few, config, tmp_path, model, recipe):
 
 
 @pytest.mark.parametrize("recipe", ["plain", "fast"])
-def test_a_resumed_run_gives_the_numbers_of_an_uninterrupted_one(few, config, tmp_path, monkeypatch, recipe):
+def test_a_resumed_run_gives_the_numbers_of_an_uninterrupted_one(
+    few, config, tmp_path, monkeypatch, stop_in_epoch_two, recipe
+):
     wanted = config("adaln", recipe=recipe, epochs=3)
     whole = train(wanted, few, tmp_path / "whole")
 
-    run_epoch = training.train_epoch
-
-    def stopped_in_epoch_two(config, data, epoch, *rest):
-        if epoch == 2:
-            raise KeyboardInterrupt
-        return run_epoch(config, data, epoch, *rest)
-
-    monkeypatch.setattr(training, "train_epoch", stopped_in_epoch_two)
+    stop_in_epoch_two()
     with pytest.raises(KeyboardInterrupt):
         train(wanted, few, tmp_path / "stopped")
     monkeypatch.undo()

@@ -28,7 +28,7 @@ from cvae_support.config import Config
 from cvae_support.data import Dataset, load_fashion_mnist
 from cvae_support.evaluation import class_grid, first_per_class, latent_map, reconstruct
 from cvae_support.models import VAE, count_parameters
-from cvae_support.study import SEEDS
+from cvae_support.study import SEEDS, losses
 
 # At a quarter of the tutorial's width, which a CPU core trains in four to seven minutes an epoch. For the full
 # models give a GPU: width 1.0 and recipe "plain".
@@ -44,12 +44,6 @@ PICTURE = Path(__file__).resolve().parents[1] / "assets" / "samples.png"  # the 
 CARD = Path(__file__).resolve().parents[1] / "models.md"
 
 
-def test_loss(record: dict) -> float:
-    """What training minimizes, on the test set, at the end of a run."""
-    last = record["history"][-1]
-    return last["test_recon"] + record["config"]["kl_weight"] * last["test_kl"]
-
-
 def half_precision_cost(model: VAE, half: dict[str, torch.Tensor], data: Dataset) -> dict[str, float]:
     """How far pixels of 500 reconstructions move when the weights are rounded to half precision."""
     index = first_per_class(data.test_labels, 50)
@@ -62,8 +56,9 @@ def half_precision_cost(model: VAE, half: dict[str, torch.Tensor], data: Dataset
 
 def ship(config: Config, finals: list[Path], data: Dataset) -> Path:
     """Put the run with the lowest test loss, in half precision, in the package's folder; returns its .json."""
-    losses = {path: test_loss(load_record(path)) for path in finals}
-    best = min(losses, key=losses.get)
+    records = {path: load_record(path) for path in finals}
+    ends = {path: losses(record["history"], config.kl_weight)[-1] for path, record in records.items()}
+    best = min(ends, key=ends.get)
     tensors, record = load_checkpoint(best)
     half = {name: tensor.to(torch.float16) for name, tensor in tensors.items()}
     shipped = SHIPPED_FOLDER / f"{config.name}.json"
@@ -71,7 +66,7 @@ def ship(config: Config, finals: list[Path], data: Dataset) -> Path:
         shipped, half, Config(**record["config"]),
         data=record["data"], classes=record["classes"], history=record["history"], made_on=record["made_on"],
         half_precision=half_precision_cost(load_model(best)[0], half, data),
-        test_loss_of_seeds={str(load_record(path)["config"]["seed"]): loss for path, loss in losses.items()},
+        test_loss_of_seeds={str(records[path]["config"]["seed"]): loss for path, loss in ends.items()},
     )  # fmt: skip
     return shipped
 
