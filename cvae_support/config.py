@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass, fields
 
-MODELS = ("unconditional", "spatial", "adaln")
+MODELS = ("unconditional", "spatial", "added", "adaln", "mlp", "label-channel")
 SCHEDULES = ("constant", "one-cycle")
 # How a model is trained, unless a field says otherwise.
 RECIPES = {
@@ -17,7 +17,7 @@ RECIPES = {
 class Config:
     """Everything that decides the numbers of a training run. Change any field and it is another model.
 
-    The last five fields are the recipe's where they are left out. Raises ValueError, naming the field, on a
+    The recipe gives the five fields that are None by default. Raises ValueError, naming the field, on a
     value that cannot work.
     """
 
@@ -34,6 +34,8 @@ class Config:
     learning_rate: float | None = None  # Adam's; the peak, where the schedule is not constant
     schedule: str | None = None  # one of SCHEDULES
     ema_decay: float | None = None  # of the running average of the weights that is tested and kept; 0: none
+    class_dim: int = 0  # length of the class vector of "adaln"; 0: as many as its widest layer has channels
+    zero_init: bool = True  # "adaln" only: whether every class starts alike
 
     def __post_init__(self):
         for name, known in (("model", MODELS), ("recipe", tuple(RECIPES))):
@@ -53,6 +55,12 @@ class Config:
             raise ValueError(f"kl_weight must not be negative, got {self.kl_weight}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in 0 .. 1, got {self.ema_decay}")
+        if self.class_dim < 0:
+            raise ValueError(f"class_dim must not be negative, got {self.class_dim}")
+        if self.model != "adaln" and (self.class_dim or not self.zero_init):
+            raise ValueError(f'class_dim and zero_init belong to the model "adaln", not to "{self.model}"')
+        if self.model in ("mlp", "label-channel") and not self.encoder_sees_y:
+            raise ValueError(f'the encoder of "{self.model}" always sees y: encoder_sees_y must be True')
         if min(self.channels) < 4:
             raise ValueError(f"width {self.width} leaves a layer with {min(self.channels)} channels; use 0.125 or more")
 

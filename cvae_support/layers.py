@@ -124,8 +124,15 @@ class ClassMap(nn.Module):
         return self.embedding(y).view(-1, 1, self.side, self.side)
 
 
+class AddClass(nn.Module):
+    """The same vector added at every position: h (B, C, H, W), cond (B, C) -> (B, C, H, W)."""
+
+    def forward(self, h: Tensor, cond: Tensor) -> Tensor:
+        return h + cond[:, :, None, None]
+
+
 def through(layers: nn.ModuleList, h: Tensor, cond: Tensor | None = None) -> Tensor:
-    """Run h through the layers in order, handing cond to those that are modulated by it."""
+    """Run h through the layers in order, handing cond to those that take it."""
     for layer in layers:
-        h = layer(h, cond) if isinstance(layer, AdaLNResnetBlock) else layer(h)
+        h = layer(h, cond) if isinstance(layer, (AdaLNResnetBlock, AddClass)) else layer(h)
     return h

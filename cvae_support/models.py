@@ -1,7 +1,8 @@
-"""The three models: an unconditional ResNet VAE, and the same VAE conditioned in two ways.
+"""One ResNet VAE, unconditional or conditioned in one of three ways.
 
-"spatial" joins a learned class map to the features as an extra channel; "adaln" modulates every
-normalization of every residual block; "unconditional" does neither.
+"spatial" joins a learned class map to the features as an extra channel; "added" adds a learned class vector to
+them; "adaln" modulates every normalization of every residual block; "unconditional" does none of this.
+The two small networks of peers.py wear the same interface.
 """
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from cvae_support.config import Config
 from cvae_support.layers import (
     AdaLNResnetBlock,
+    AdaptiveGroupNorm,
+    AddClass,
     ClassMap,
     ResnetBlock,
     SelfAttention,
@@ -17,6 +20,7 @@ from cvae_support.layers import (
     num_groups,
     through,
 )
+from cvae_support.peers import PEERS
 
 
 def check_labels(y: Tensor, num_classes: int) -> None:
@@ -42,21 +46,29 @@ def class_embedding(config: Config, conditioning: str) -> nn.Module | None:
     if conditioning == "spatial":
         return ClassMap(config.num_classes, config.latent_size)
     if conditioning == "adaln":
+        return nn.Embedding(config.num_classes, class_dim(config))
+    if conditioning == "added":
         return nn.Embedding(config.num_classes, config.channels[-1])
     return None
+
+
+def class_dim(config: Config) -> int:
+    """Length of adaLN's class vector."""
+    return config.class_dim or config.channels[-1]
 
 
 class Encoder(nn.Module):
     """x (B, 1, S, S), y (B,) -> mu, log_var, each (B, 1, S/4, S/4).
 
-    conditioning is "unconditional", "spatial" or "adaln". The encoder owns its class embedding.
+    conditioning is "unconditional", "spatial", "added" or "adaln". The encoder owns its class embedding.
     """
 
     def __init__(self, config: Config, conditioning: str):
         super().__init__()
         self.conditioning = conditioning
         narrow, middle, wide = config.channels
-        cond_dim = wide if conditioning == "adaln" else None
+        cond_dim = class_dim(config) if conditioning == "adaln" else None
+        add_class = [AddClass()] if conditioning == "added" else []
         self.embed = class_embedding(config, conditioning)
         self.trunk = nn.ModuleList([
             nn.Conv2d(1, narrow, 3, padding=1),
@@ -66,6 +78,7 @@ class Encoder(nn.Module):
             block(middle, wide, cond_dim),
             block(wide, wide, cond_dim),
             nn.Conv2d(wide, wide, 3, stride=2, padding=1),  # S/2 -> S/4
+            *add_class,
             block(wide, wide, cond_dim),
             SelfAttention(wide),
             block(wide, wide, cond_dim),
@@ -95,10 +108,12 @@ class Decoder(nn.Module):
         super().__init__()
         self.conditioning = conditioning
         narrow, middle, wide = config.channels
-        cond_dim = wide if conditioning == "adaln" else None
+        cond_dim = class_dim(config) if conditioning == "adaln" else None
+        add_class = [AddClass()] if conditioning == "added" else []
         self.embed = class_embedding(config, conditioning)
         self.trunk = nn.ModuleList([
             nn.Conv2d(1 + (conditioning == "spatial"), wide, 3, padding=1),
+            *add_class,
             block(wide, wide, cond_dim),
             SelfAttention(wide),
             block(wide, wide, cond_dim),
@@ -133,8 +148,15 @@ class VAE(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
+        if config.model in PEERS:
+            self.encoder, self.decoder = (network(config) for network in PEERS[config.model])
+            return
         self.encoder = Encoder(config, config.model if config.encoder_sees_y else "unconditional")
         self.decoder = Decoder(config, config.model)
+        if not config.zero_init:
+            for layer in self.modules():
+                if isinstance(layer, AdaptiveGroupNorm):
+                    layer.proj.reset_parameters()
 
     @property
     def conditional(self) -> bool:
@@ -145,7 +167,7 @@ class VAE(nn.Module):
         return (batch, 1, self.config.latent_size, self.config.latent_size)
 
     def embed(self, y: Tensor) -> Tensor | None:
-        """The decoder's class embedding of y (B,): (B, 1, S/4, S/4) spatial, (B, D) adaLN, else None."""
+        """The decoder's class embedding of y (B,): (B, 1, S/4, S/4) spatial, else (B, D); None if unconditional."""
         if not self.conditional:
             return None
         check_labels(y, self.config.num_classes)

@@ -14,29 +14,50 @@ from typing import Any
 from rich.table import Table
 
 from cvae_support.checkpoints import CheckpointError, differences, load_record, local_run, run_folder, write_atomically
-from cvae_support.config import Config
+from cvae_support.config import RECIPES, Config
 from cvae_support.data import Dataset
 
 RESULTS_FOLDER = Path(__file__).parent / "results"
 SEEDS = (42, 43, 44)
 
 FAST = Config("spatial", width=0.25, recipe="fast")
-PLAIN = Config("spatial", width=0.25, recipe="plain")
 # One epoch of the fast recipe. The run is short, so the average is short as well.
 ONE_EPOCH = replace(FAST, epochs=1, ema_decay=0.995)
-ARMS = {
-    "spatial": FAST,
-    "adaLN": replace(FAST, model="adaln"),
-    "unconditional": replace(FAST, model="unconditional"),
-    "unconditional, weight 0.0005": replace(FAST, model="unconditional", kl_weight=0.0005),
-    "1 epoch": ONE_EPOCH,
+ADALN = replace(ONE_EPOCH, model="adaln")
+# Which batch and which rate: the recipe's own is first.
+SEARCH = {
+    "concat": ONE_EPOCH,
     **{
-        f"1 epoch, batch {batch_size}, rate {rate:g}": replace(ONE_EPOCH, batch_size=batch_size, learning_rate=rate)
+        f"batch {batch_size}, rate {rate:g}": replace(ONE_EPOCH, batch_size=batch_size, learning_rate=rate)
         for batch_size, rate in [(32, 0.003), (64, 0.01), (64, 0.006), (64, 0.003), (128, 0.004)]
     },
-    "1 epoch, constant rate": replace(ONE_EPOCH, schedule="constant"),
-    "1 epoch, no average": replace(ONE_EPOCH, ema_decay=0.0),
-    "plain": PLAIN,
+}
+# How the label gets in, on a short budget: what the results section compares.
+CONDITIONING = {
+    "unconditional": replace(ONE_EPOCH, model="unconditional"),
+    "unconditional, weight 0.0005": replace(ONE_EPOCH, model="unconditional", kl_weight=0.0005),
+    "concat": ONE_EPOCH,
+    "added": replace(ONE_EPOCH, model="added"),
+    "adaLN": ADALN,
+    "MLP peer": replace(ONE_EPOCH, model="mlp", width=1.0),
+    "label-channel peer": replace(ONE_EPOCH, model="label-channel", width=1.0),
+    "concat, blind encoder": replace(ONE_EPOCH, encoder_sees_y=False),
+    "added, blind encoder": replace(ONE_EPOCH, model="added", encoder_sees_y=False),
+    "adaLN, blind encoder": replace(ADALN, encoder_sees_y=False),
+    "adaLN, matched size": replace(ADALN, class_dim=4),
+    "adaLN, random start": replace(ADALN, zero_init=False),
+    **{f"concat, weight {weight:g}": replace(ONE_EPOCH, kl_weight=weight) for weight in (0.0005, 0.002, 0.05)},
+}
+ARMS = {
+    "concat, 4 epochs": FAST,
+    "adaLN, 4 epochs": replace(FAST, model="adaln"),
+    "unconditional, 4 epochs": replace(FAST, model="unconditional"),
+    "unconditional, weight 0.0005, 4 epochs": replace(FAST, model="unconditional", kl_weight=0.0005),
+    "plain": replace(FAST, **RECIPES["plain"], recipe="plain"),
+    **CONDITIONING,
+    **SEARCH,
+    "constant rate": replace(ONE_EPOCH, schedule="constant"),
+    "no average": replace(ONE_EPOCH, ema_decay=0.0),
 }
 
 
