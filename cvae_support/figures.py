@@ -185,6 +185,66 @@ def class_scatter(maps: dict[str, Tensor], labels: Tensor, classes: Sequence[str
     return figure.update_layout(legend=dict(y=-0.05, yanchor="top", itemsizing="constant"))
 
 
+def rate_distortion(runs: dict[str, list[tuple[float, float]]]) -> go.Figure:
+    """Distortion against rate: for each arm one (rate, distortion) a seed, in nats and squared error of an image."""
+    figure = go.Figure()
+    for number, (name, points) in enumerate(runs.items()):
+        rates, distortions = zip(*points, strict=True)
+        figure.add_scatter(
+            x=rates, y=distortions, name=name, mode="markers",
+            marker=dict(
+                size=10, color=CLASS_COLOURS[number % 10], symbol=CLASS_MARKERS[number % 10] + "-open" * (number > 9)
+            ),
+            hovertemplate=f"{name}<br>%{{x:.1f}} nats, squared error %{{y:.2f}}<extra></extra>",
+        )  # fmt: skip
+    figure.update_xaxes(title="rate (nats an image)", rangemode="tozero", automargin=True)
+    figure.update_yaxes(title="distortion (squared error an image)", rangemode="tozero", automargin=True)
+    figure = finish(figure, height=460)
+    return figure.update_layout(legend=dict(y=-0.2, yanchor="top"))
+
+
+def dot_panels(panels: dict[str, dict[str, list[float]]], chance: float | None = None) -> go.Figure:
+    """Side by side, a panel for each measure: a row for each arm, in it a dot for every seed.
+
+    panels maps the title of a measure to its arms, the same in each, and their values. chance draws a dotted line.
+    """
+    figure = make_subplots(rows=1, cols=len(panels), subplot_titles=list(panels), shared_yaxes=True)
+    for column, (title, arms) in enumerate(panels.items(), start=1):
+        values = [(value, name) for name, seeds in arms.items() for value in seeds]
+        figure.add_scatter(
+            x=[value for value, _ in values], y=[name for _, name in values], mode="markers", showlegend=False,
+            marker=dict(size=9, color=LINE_COLOURS[column - 1], symbol=CLASS_MARKERS[column - 1], opacity=0.8),
+            hovertemplate=f"%{{y}}, {title}: %{{x:.4g}}<extra></extra>", row=1, col=column,
+        )  # fmt: skip
+        if chance is not None:
+            figure.add_vline(x=chance, line=dict(dash="dot", width=1, color=CLASS_COLOURS[8]), row=1, col=column)
+    figure.update_xaxes(rangemode="tozero", nticks=4, automargin=True)
+    figure.update_yaxes(autorange="reversed", automargin=True, showgrid=True)
+    return finish(figure, height=120 + 30 * len(next(iter(panels.values()))))
+
+
+def blend_curves(paths: dict[str, dict[str, Tensor]], shares: Tensor) -> go.Figure:
+    """How sure a judge is of the second class along the way from one class to another.
+
+    paths holds, for each pair of classes (a panel), a line (K,) of probabilities for each way of blending; shares (K,).
+    """
+    figure = make_subplots(rows=1, cols=len(paths), subplot_titles=list(paths), shared_yaxes=True)
+    for column, ways in enumerate(paths.values(), start=1):
+        for line, (name, probabilities) in enumerate(ways.items()):
+            figure.add_scatter(
+                x=shares.numpy(), y=probabilities.mul(1000).round().div(1000).numpy(), name=name, legendgroup=name,
+                showlegend=column == 1, mode="lines+markers", row=1, col=column,
+                line=dict(color=LINE_COLOURS[line], dash=LINE_DASHES[line]),
+                marker=dict(size=6, symbol=CLASS_MARKERS[line]),
+                hovertemplate=f"{name}, share %{{x:.0%}}: %{{y:.2f}}<extra></extra>",
+            )  # fmt: skip
+    figure.update_xaxes(tickformat=".0%", nticks=3, title="share")
+    figure.update_yaxes(range=[-0.03, 1.03], automargin=True)
+    figure.update_yaxes(title="probability", col=1)
+    figure = finish(figure, height=340)
+    return figure.update_layout(legend=dict(y=-0.3, yanchor="top"))
+
+
 def show_source(*objects: Any) -> Any:
     """The package's own source of these functions and classes, folded, as Markdown: shown, never pasted."""
     import inspect

@@ -26,30 +26,30 @@ ONE_EPOCH = replace(FAST, epochs=1, ema_decay=0.995)
 ADALN = replace(ONE_EPOCH, model="adaln")
 # Which batch and which rate: the recipe's own is first.
 SEARCH = {
-    "concat": ONE_EPOCH,
+    "spatial": ONE_EPOCH,
     **{
         f"batch {batch_size}, rate {rate:g}": replace(ONE_EPOCH, batch_size=batch_size, learning_rate=rate)
         for batch_size, rate in [(32, 0.003), (64, 0.01), (64, 0.006), (64, 0.003), (128, 0.004)]
     },
 }
-# How the label gets in, on a short budget: what the results section compares.
+# How the label gets in, on a short budget: what the results section compares. Most wanted first.
 CONDITIONING = {
     "unconditional": replace(ONE_EPOCH, model="unconditional"),
     "unconditional, weight 0.0005": replace(ONE_EPOCH, model="unconditional", kl_weight=0.0005),
-    "concat": ONE_EPOCH,
+    "spatial": ONE_EPOCH,
     "added": replace(ONE_EPOCH, model="added"),
     "adaLN": ADALN,
     "MLP peer": replace(ONE_EPOCH, model="mlp", width=1.0),
     "label-channel peer": replace(ONE_EPOCH, model="label-channel", width=1.0),
-    "concat, blind encoder": replace(ONE_EPOCH, encoder_sees_y=False),
+    "spatial, blind encoder": replace(ONE_EPOCH, encoder_sees_y=False),
     "added, blind encoder": replace(ONE_EPOCH, model="added", encoder_sees_y=False),
     "adaLN, blind encoder": replace(ADALN, encoder_sees_y=False),
     "adaLN, matched size": replace(ADALN, class_dim=4),
     "adaLN, random start": replace(ADALN, zero_init=False),
-    **{f"concat, weight {weight:g}": replace(ONE_EPOCH, kl_weight=weight) for weight in (0.0005, 0.002, 0.05)},
+    **{f"spatial, weight {weight:g}": replace(ONE_EPOCH, kl_weight=weight) for weight in (0.0005, 0.002, 0.05)},
 }
 ARMS = {
-    "concat, 4 epochs": FAST,
+    "spatial, 4 epochs": FAST,
     "adaLN, 4 epochs": replace(FAST, model="adaln"),
     "unconditional, 4 epochs": replace(FAST, model="unconditional"),
     "unconditional, weight 0.0005, 4 epochs": replace(FAST, model="unconditional", kl_weight=0.0005),

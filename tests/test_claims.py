@@ -11,7 +11,7 @@ import pytest
 from cvae_support.checkpoints import SHIPPED_FOLDER, load_model
 from cvae_support.config import RECIPES
 from cvae_support.models import count_parameters
-from cvae_support.study import ARMS, SEEDS, at_epoch, curves, read
+from cvae_support.study import ARMS, SEARCH, SEEDS, at_epoch, curves, read
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,8 +35,8 @@ CLEAR, SHARP = "unconditional-w0.25-kl0.01-fast", "unconditional-w0.25-kl0.0005-
 def test_the_fast_recipe_is_as_low_in_a_fifth_of_the_epochs(study):
     """'Its second epoch already ends at ...; the longest plain run gets to ... the same height in a fifth'"""
     longest = max(curves(study, "plain"), key=len)
-    assert len(longest) == 10 and mean(at_epoch(study, "spatial", 2)) <= longest[-1]
-    assert len(curves(study, "spatial")) == len(SEEDS) and ARMS["spatial"].epochs == 4
+    assert len(longest) == 10 and mean(at_epoch(study, "spatial, 4 epochs", 2)) <= longest[-1]
+    assert len(curves(study, "spatial, 4 epochs")) == len(SEEDS) and ARMS["spatial, 4 epochs"].epochs == 4
 
 
 def test_plain_seeds_agree_well_enough_for_one_to_stand_for_them(study):
@@ -57,7 +57,7 @@ def test_smaller_batches_and_higher_rates_did_better_in_the_search(study):
     found = {}
     for run in study:
         arm = ARMS[run["arm"]]
-        if run["arm"].startswith("1 epoch") and run["seed"] == 42 and arm.schedule == "one-cycle" and arm.ema_decay:
+        if run["arm"] in SEARCH and run["seed"] == 42:
             found[arm.batch_size, arm.learning_rate] = at_epoch(study, run["arm"])[0]
     assert len(found) == 6
     for (size, rate), loss in found.items():
@@ -85,13 +85,13 @@ def test_neither_model_is_ahead_on_both_sides(ends):
 
 def test_adaln_lies_among_the_spatial_seeds(study):
     """'lies in the middle of the spatial seeds', 'no advantage here that seeds could not explain'"""
-    spatial = at_epoch(study, "spatial")
-    assert min(spatial) < mean(at_epoch(study, "adaLN")) < max(spatial)
+    spatial = at_epoch(study, "spatial, 4 epochs")
+    assert min(spatial) < mean(at_epoch(study, "adaLN, 4 epochs")) < max(spatial)
 
 
 def test_reconstruction_falls_while_the_kl_hardly_moves(study):
     """'Reconstruction falls in every epoch, while the mean KL hardly moves after the first'"""
-    (run,) = (run for run in study if run["arm"] == "spatial" and run["seed"] == 44)
+    (run,) = (run for run in study if run["arm"] == "spatial, 4 epochs" and run["seed"] == 44)
     recon, kl = ([row[term] for row in run["history"]] for term in ("test_recon", "test_kl"))
     assert recon == sorted(recon, reverse=True) and max(kl) < 1.05 * min(kl)
 

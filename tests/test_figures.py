@@ -10,7 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from cvae_support.figures import class_scatter, image_grid, recipe_curves, show, show_source, training_curves
+from cvae_support.figures import (
+    blend_curves,
+    class_scatter,
+    dot_panels,
+    image_grid,
+    rate_distortion,
+    recipe_curves,
+    show,
+    show_source,
+    training_curves,
+)
 
 
 @pytest.fixture
@@ -103,6 +113,29 @@ def test_recipes_are_drawn_seed_by_seed_against_epochs_and_time():
     assert [list(t.x) for t in times] == [[2.0, 4.0], [0.5], [0.5, 1.0, 1.5]]
     assert [t.name for t in figure.data if t.showlegend] == ["fast", "plain"]
     assert len({(t.line.dash, t.marker.symbol) for t in figure.data}) == 2  # told apart by more than colour
+
+
+def test_every_arm_has_a_marker_of_its_own_in_the_rate_distortion_figure():
+    figure = rate_distortion({f"arm {i}": [(20.0 + i, 9.0), (21.0, 8.0)] for i in range(15)})
+    assert len({(t.marker.symbol, t.marker.color) for t in figure.data}) == 15
+    assert len({t.marker.symbol for t in figure.data}) == 15  # told apart by more than colour
+    assert list(figure.data[2].x) == [22.0, 21.0] and list(figure.data[2].y) == [9.0, 8.0]
+
+
+def test_dots_are_drawn_seed_by_seed():
+    figure = dot_panels({"a": {"one": [1.0, 2.0], "two": [3.0]}, "b": {"one": [5.0], "two": [6.0]}}, chance=0.1)
+    assert [list(t.x) for t in figure.data] == [[1, 2, 3], [5, 6]]
+    assert list(figure.data[0].y) == ["one", "one", "two"]
+    assert len(figure.layout.shapes) == 2  # the line of chance in each panel
+
+
+def test_blends_are_drawn_pair_by_pair():
+    shares = torch.linspace(0, 1, 3)
+    lines = {"embeddings": torch.tensor([0.0, 0.25, 1.0]), "pixels": torch.tensor([0.0, 0.5, 1.0])}
+    figure = blend_curves({"A to B": lines, "C to D": lines}, shares)
+    assert [list(t.y) for t in figure.data] == [[0, 0.25, 1], [0, 0.5, 1]] * 2
+    assert [t.name for t in figure.data if t.showlegend] == list(lines)
+    assert len({(t.line.dash, t.marker.symbol) for t in figure.data}) == 2
 
 
 def test_scatter_has_one_legend_and_tells_classes_apart_by_shape():

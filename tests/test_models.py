@@ -17,6 +17,7 @@ def test_parameter_counts_of_the_full_models(kind, total, decoder):
     assert count_parameters(model.decoder) == decoder
 
 
+SIZES = [("spatial", 0), ("adaln", 4)]
 ENCODER_SHAPES = [(32, 28), *[(64, 28)] * 2, (64, 14), *[(128, 14)] * 2, *[(128, 7)] * 6]
 DECODER_SHAPES = [*[(128, 7)] * 6, (64, 7), *[(64, 14)] * 3, (32, 14), *[(32, 28)] * 3, *[(1, 28)] * 2]
 
@@ -66,7 +67,7 @@ def test_adaln_formula():
     torch.testing.assert_close(layer(h, cond), expected)
 
 
-@pytest.mark.parametrize("kind", ["spatial", "adaln"])
+@pytest.mark.parametrize("kind", ["spatial", "added", "adaln"])
 def test_each_side_owns_its_embedding_and_the_encoder_can_be_blind(kind):
     seeing, blind = VAE(Config(kind, width=0.25)), VAE(Config(kind, width=0.25, encoder_sees_y=False))
     assert seeing.encoder.embed is not seeing.decoder.embed
@@ -79,11 +80,34 @@ def test_each_side_owns_its_embedding_and_the_encoder_can_be_blind(kind):
     assert torch.equal(blind.encode(x, one)[0], blind.encode(x, other)[0])
 
 
-@pytest.mark.parametrize("kind", ["spatial", "adaln"])
+@pytest.mark.parametrize("kind", ["spatial", "added", "adaln", "mlp", "label-channel"])
 def test_decode_takes_an_embedding_so_that_classes_can_be_blended(kind):
     model = VAE(Config(kind, width=0.25))
     half = model.embed(torch.tensor([3, 4])).mean(dim=0, keepdim=True)
     assert model.decode(torch.randn(1, 1, 7, 7), half).shape == (1, 1, 28, 28)
+
+
+@pytest.mark.parametrize("kind", ["added", "mlp", "label-channel"])
+def test_what_is_compared_sees_y_on_both_sides_and_keeps_the_shapes(kind):
+    model = VAE(Config(kind, width=0.25)).eval()
+    x, one, other = torch.rand(2, 1, 28, 28), torch.tensor([0, 0]), torch.tensor([1, 1])
+    recon, mu, log_var, z = model(x, one)
+    assert recon.shape == x.shape and mu.shape == log_var.shape == z.shape == (2, 1, 7, 7)
+    assert not torch.equal(mu, model.encode(x, other)[0])
+    assert not torch.equal(model.decode(z, model.embed(one)), model.decode(z, model.embed(other)))
+
+
+def test_a_short_class_vector_brings_adaln_to_the_size_of_the_spatial_model():
+    spatial, matched = (count_parameters(VAE(Config(kind, width=0.25, class_dim=dim))) for kind, dim in SIZES)
+    assert 1 < matched / spatial < 1.03
+
+
+def test_without_the_zero_start_the_label_has_a_way_in_from_the_first_step():
+    one, other = torch.tensor([0]), torch.tensor([1])
+    z = torch.randn(1, 1, 7, 7)
+    for zero_init in (True, False):
+        model = VAE(Config("adaln", width=0.125, zero_init=zero_init))
+        assert torch.equal(model.decode(z, model.embed(one)), model.decode(z, model.embed(other))) == zero_init
 
 
 @pytest.mark.parametrize("side", [4, 8, 32, 36])
@@ -132,6 +156,10 @@ def test_bad_input_is_named(call, message):
         (dict(epochs=0), "epochs must be positive"),
         (dict(kl_weight=-1), "kl_weight"),
         (dict(kl_weight=float("nan")), "kl_weight"),
+        (dict(class_dim=4), "belong to the model"),
+        (dict(zero_init=False), "belong to the model"),
+        (dict(model="adaln", class_dim=-1), "class_dim must not be negative"),
+        (dict(model="mlp", encoder_sees_y=False), "always sees y"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused(changes, message):
