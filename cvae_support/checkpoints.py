@@ -25,7 +25,7 @@ from cvae_support.models import VAE
 
 SHIPPED_FOLDER = Path(__file__).parent / "weights"
 FORMAT = 1
-RECORD = {"config", "fingerprint", "weights", "sha256", "history", "data", "classes"}
+RECORD = frozenset({"config", "fingerprint", "weights", "sha256", "history", "data", "classes"})
 
 
 class CheckpointError(RuntimeError):
@@ -68,40 +68,34 @@ def save_checkpoint(
 
     data is the checksum of what it was trained on; more is kept in the record as it is.
     """
+    save_tensors(path, tensors, {
+        "config": asdict(config), "fingerprint": config.fingerprint,
+        "data": data, "classes": list(classes), **more, "history": history,
+    })  # fmt: skip
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+    """Write the pair path (a .json file, the record with its file's name and hash) and the file of its tensors."""
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     digest = hashlib.sha256(content).hexdigest()
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = path.with_name(f"{path.stem}.{digest[:12]}.safetensors")
     write_atomically(weights, content)
-    text = json.dumps(
-        {
-            "format": FORMAT,
-            "config": asdict(config),
-            "fingerprint": config.fingerprint,
-            "weights": weights.name,
-            "sha256": digest,
-            "versions": versions(),
-            "data": data,
-            "classes": list(classes),
-            **more,
-            "history": history,
-        },
-        indent=1,
-    )
-    write_atomically(path, text.encode())
+    head = {"format": FORMAT, "weights": weights.name, "sha256": digest, "versions": versions()}
+    write_atomically(path, json.dumps(head | record, indent=1).encode())
     # Only now is the older one not needed. Twelve hex digits: other files of that name, such as maps, stay.
     for stale in path.parent.glob(f"{path.stem}.{'[0-9a-f]' * 12}.safetensors"):
         if stale != weights:
             stale.unlink()
 
 
-def load_record(path: Path) -> dict[str, Any]:
+def load_record(path: Path, needed: frozenset[str] = RECORD) -> dict[str, Any]:
     """The record of the checkpoint path (a .json file), without its tensors. Raises CheckpointError."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["format"] != FORMAT:
             raise ValueError(f"its format is {record['format']}, this version reads {FORMAT}")
-        if missing := RECORD - record.keys():
+        if missing := needed - record.keys():
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     except FileNotFoundError as error:
         raise CheckpointError(f"no checkpoint at {path}") from error
@@ -110,12 +104,12 @@ def load_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_checkpoint(path: Path, needed: frozenset[str] = RECORD) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the record of the checkpoint path (a .json file), verified.
 
     Raises CheckpointError, saying what is wrong with which file, and returns nothing half-read.
     """
-    record = load_record(path)
+    record = load_record(path, needed)
     name, digest = record["weights"], record["sha256"]
     weights = path.with_name(Path(name).name)  # the same folder, whatever the name says
     try:

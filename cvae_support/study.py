@@ -1,7 +1,7 @@
-"""The experiments the page reports: which runs they are, and their histories as one small file.
+"""The experiments the page reports: which runs they are, their histories and their measures as small files.
 
-`python -m cvae_support study` trains what is missing, resumes what was interrupted, and keeps the histories in
-cvae_support/results; the page and its tests read them from there.
+`python -m cvae_support study` trains what is missing, resumes what was interrupted, measures what was trained, and
+keeps it all in cvae_support/results; the page and its tests read it from there.
 """
 
 import json
@@ -91,12 +91,17 @@ def read(name: str) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
+def progress(run: dict[str, Any]) -> int:
+    """Epochs trained so far; for measures, samples they rest on."""
+    return len(run["history"]) if "history" in run else len(run["sampling_seeds"])
+
+
 def keep(name: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add what was found to results/NAME.json, a run a line; of two histories of one run the longer stays."""
+    """Add what was found to results/NAME.json, a run a line; of two results of one run the one that got farther stays."""
     kept: dict[tuple[str, int], dict[str, Any]] = {}
     for run in [*read(name), *found]:
         older = kept.get((run["arm"], run["seed"]))
-        if older is None or older["fingerprint"] != run["fingerprint"] or len(older["history"]) <= len(run["history"]):
+        if older is None or older["fingerprint"] != run["fingerprint"] or progress(older) <= progress(run):
             kept[run["arm"], run["seed"]] = run
     lines = ",\n".join(json.dumps(run) for run in kept.values())
     write_atomically(RESULTS_FOLDER / f"{name}.json", f"[\n{lines}\n]\n".encode())
@@ -135,6 +140,31 @@ def study_table(found: list[dict[str, Any]]) -> Table:
             epochs, reached = min(map(len, every)), at_epoch(found, arm)
             table.add_row(arm, str(len(reached)), str(epochs), str(config.epochs), with_spread(reached))
     return table
+
+
+def final_checkpoint(config: Config, data: Dataset) -> Path | None:
+    """Where the weights of a finished run are: among the shipped ones, in the cache, or nowhere."""
+    shipped, local = SHIPPED_FOLDER / f"{config.name}.json", run_folder(config, data.checksum) / "final.json"
+    if shipped.is_file() and not differences(load_record(shipped), config, data.checksum):
+        return shipped
+    return local if local.is_file() else None
+
+
+def measure(data: Dataset) -> list[dict[str, Any]]:
+    """Evaluate every finished run that has not been yet. The four that ship are sampled three times over."""
+    judge, second = load_judge("judge"), load_judge("second")
+    known = {(run["arm"], run["seed"]): run for run in read("measures")}
+    for arm, config in runs(ARMS):
+        path = final_checkpoint(config, data)
+        sampling_seeds = (0,) if arm in CONDITIONING else (0, 1, 2)
+        run = {"arm": arm, "seed": config.seed, "fingerprint": config.fingerprint, "sampling_seeds": sampling_seeds}
+        older = known.get((arm, config.seed))
+        if path is None or arm not in MEASURED or older and older["fingerprint"] == config.fingerprint:
+            continue
+        print(f"measuring {arm}, seed {config.seed}")
+        model, _ = load_model(path)
+        keep("measures", [run | {"measures": evaluate(model, data, judge, second, sampling_seeds)}])
+    return read("measures")
 
 
 def study(data: Dataset, train: bool = True) -> Table:

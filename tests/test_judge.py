@@ -1,0 +1,63 @@
+"""The judges are good enough to judge, small, verified, and described by a card that is true."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from cvae_support import judge as judges
+from cvae_support.checkpoints import CheckpointError
+from cvae_support.data import to_float
+from cvae_support.judge import JUDGES, JUDGES_FOLDER, features, load_judge, probabilities
+
+
+@pytest.fixture(scope="module")
+def seen(data):
+    """What each judge says of the test images: (N, 10)."""
+    return {name: probabilities(load_judge(name), to_float(data.test_images)) for name in JUDGES}
+
+
+def test_both_judges_know_the_test_images(data, seen):
+    right = {name: (says.argmax(dim=1) == data.test_labels).double().mean().item() for name, says in seen.items()}
+    assert right["judge"] >= 0.93 and right["second"] >= 0.92
+    for name, accuracy in right.items():
+        record = json.loads((JUDGES_FOLDER / f"{name}.json").read_text())
+        assert accuracy == pytest.approx(record["test_accuracy"], abs=2e-4)
+
+
+def test_the_card_says_what_is_so(data, seen, script):
+    card = (Path(__file__).parents[1] / "judges.md").read_text(encoding="utf-8")
+    assert card == script("tools/train_judge.py").card(data)
+    assert all(torch.allclose(says.sum(dim=1), torch.ones(len(says))) for says in seen.values())
+
+
+@pytest.mark.parametrize(("name", "width"), [("judge", 64), ("second", 96)])
+def test_a_judge_is_small_frozen_and_has_features(name, width, data):
+    judge = load_judge(name)
+    record = json.loads((JUDGES_FOLDER / f"{name}.json").read_text())
+    assert (JUDGES_FOLDER / record["weights"]).stat().st_size < 1_000_000
+    assert not judge.training and not any(p.requires_grad for p in judge.parameters())
+    assert features(judge, to_float(data.test_images[:3])).shape == (3, width)
+
+
+def test_a_damaged_judge_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(judges, "JUDGES_FOLDER", tmp_path)
+    with pytest.raises(CheckpointError, match="no judge 'third'"):
+        load_judge("third")
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
+        load_judge()
+    record = json.loads((JUDGES_FOLDER / "judge.json").read_text())
+    (tmp_path / "judge.json").write_text(json.dumps(record))
+    content = bytearray((JUDGES_FOLDER / record["weights"]).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / record["weights"]).write_bytes(content)
+    with pytest.raises(CheckpointError, match="truncated or altered"):
+        load_judge()
+
+
+def test_training_a_judge_moves_and_mirrors_but_keeps_the_size(script):
+    augment = script("tools/train_judge.py").augment
+    x = torch.rand(64, 1, 28, 28)
+    moved = augment(x, torch.Generator().manual_seed(3))
+    assert moved.shape == x.shape and not torch.equal(moved, x)
