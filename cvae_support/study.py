@@ -13,9 +13,20 @@ from typing import Any
 
 from rich.table import Table
 
-from cvae_support.checkpoints import CheckpointError, differences, load_record, local_run, run_folder, write_atomically
+from cvae_support.checkpoints import (
+    SHIPPED_FOLDER,
+    CheckpointError,
+    differences,
+    load_model,
+    load_record,
+    local_run,
+    run_folder,
+    write_atomically,
+)
 from cvae_support.config import RECIPES, Config
 from cvae_support.data import Dataset
+from cvae_support.evaluate import evaluate, floors, reconstructions
+from cvae_support.judge import load_judge
 
 RESULTS_FOLDER = Path(__file__).parent / "results"
 SEEDS = (42, 43, 44)
@@ -48,16 +59,20 @@ CONDITIONING = {
     "adaLN, random start": replace(ADALN, zero_init=False),
     **{f"spatial, weight {weight:g}": replace(ONE_EPOCH, kl_weight=weight) for weight in (0.0005, 0.002, 0.05)},
 }
-ARMS = {
+# The models that ship: four epochs, every seed.
+SHIPPED = {
     "spatial, 4 epochs": FAST,
     "adaLN, 4 epochs": replace(FAST, model="adaln"),
     "unconditional, 4 epochs": replace(FAST, model="unconditional"),
     "unconditional, weight 0.0005, 4 epochs": replace(FAST, model="unconditional", kl_weight=0.0005),
-    "plain": replace(FAST, **RECIPES["plain"], recipe="plain"),
+}
+ARMS = {
+    **SHIPPED,
     **CONDITIONING,
     **SEARCH,
     "constant rate": replace(ONE_EPOCH, schedule="constant"),
     "no average": replace(ONE_EPOCH, ema_decay=0.0),
+    "plain": replace(FAST, **RECIPES["plain"], recipe="plain"),
 }
 
 
@@ -97,7 +112,7 @@ def progress(run: dict[str, Any]) -> int:
 
 
 def keep(name: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add what was found to results/NAME.json, a run a line; of two results of one run the one that got farther stays."""
+    """Add what was found to results/NAME.json, a run a line; of two results of one run, what got farther stays."""
     kept: dict[tuple[str, int], dict[str, Any]] = {}
     for run in [*read(name), *found]:
         older = kept.get((run["arm"], run["seed"]))
@@ -150,26 +165,44 @@ def final_checkpoint(config: Config, data: Dataset) -> Path | None:
     return local if local.is_file() else None
 
 
-def measure(data: Dataset) -> list[dict[str, Any]]:
-    """Evaluate every finished run that has not been yet. The four that ship are sampled three times over."""
+def measure(data: Dataset) -> None:
+    """Evaluate every finished run that has not been yet. A model that ships is sampled three times over."""
     judge, second = load_judge("judge"), load_judge("second")
-    known = {(run["arm"], run["seed"]): run for run in read("measures")}
-    for arm, config in runs(ARMS):
+    if not read("floors"):
+        shipped, _ = load_model(final_checkpoint(SHIPPED["spatial, 4 epochs"], data))
+        rows = floors(data, judge, second) | {"reconstructions": reconstructions(shipped, data, judge, second)}
+        write_atomically(RESULTS_FOLDER / "floors.json", json.dumps(rows, indent=1).encode())
+    known = {(run["arm"], run["seed"]): run["fingerprint"] for run in read("measures")}
+    for arm, config in runs(SHIPPED | CONDITIONING):
         path = final_checkpoint(config, data)
-        sampling_seeds = (0,) if arm in CONDITIONING else (0, 1, 2)
-        run = {"arm": arm, "seed": config.seed, "fingerprint": config.fingerprint, "sampling_seeds": sampling_seeds}
-        older = known.get((arm, config.seed))
-        if path is None or arm not in MEASURED or older and older["fingerprint"] == config.fingerprint:
+        if path is None or known.get((arm, config.seed)) == config.fingerprint:
             continue
         print(f"measuring {arm}, seed {config.seed}")
-        model, _ = load_model(path)
-        keep("measures", [run | {"measures": evaluate(model, data, judge, second, sampling_seeds)}])
-    return read("measures")
+        sampling_seeds = (0, 1, 2) if path.parent == SHIPPED_FOLDER else (0,)
+        measures = evaluate(load_model(path)[0], data, judge, second, sampling_seeds)
+        run = {"arm": arm, "seed": config.seed, "fingerprint": config.fingerprint, "sampling_seeds": sampling_seeds}
+        keep("measures", [run | {"measures": measures}])
+
+
+def measured(arm: str) -> list[dict[str, Any]]:
+    """The measures that ship of this arm, one dict for each of its seeds."""
+    return [run["measures"] for run in read("measures") if run["arm"] == arm]
+
+
+def ends(found: list[dict[str, Any]], arm: str) -> list[tuple[float, float]]:
+    """Rate (nats) and distortion (squared error) of an image, for each seed of this arm that is trained to its end."""
+    side = ARMS[arm].image_size
+    return [
+        ((side // 4) ** 2 * run["history"][-1]["test_kl"], side**2 * run["history"][-1]["test_recon"])
+        for run in found
+        if run["arm"] == arm and len(run["history"]) == run["epochs"]
+    ]
 
 
 def study(data: Dataset, train: bool = True) -> Table:
-    """Train what is missing (or nothing), keep the results, and return their table."""
+    """Train and measure what is missing (or nothing), keep the results, and return their table."""
     for _, config in runs(ARMS) if train else ():
         local_run(config, data)
         keep("study", collect(ARMS, data))
+        measure(data)
     return study_table(keep("study", collect(ARMS, data)))

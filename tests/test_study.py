@@ -18,7 +18,13 @@ def small_study(few, config, tmp_path, monkeypatch):
     monkeypatch.setenv("CVAE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(study, "RESULTS_FOLDER", tmp_path)
     monkeypatch.setattr(study, "SEEDS", (1, 2))
-    monkeypatch.setattr(study, "ARMS", {"one": config(epochs=1), "two": config(epochs=2)})
+    arms = {"one": config(epochs=1), "two": config(epochs=2)}
+    for name in ("ARMS", "CONDITIONING"):
+        monkeypatch.setattr(study, name, arms)
+    monkeypatch.setattr(study, "SHIPPED", {})
+    monkeypatch.setattr(study, "load_judge", lambda name: name)
+    monkeypatch.setattr(study, "evaluate", lambda model, *_: {"seed_seen": model.config.seed})
+    (tmp_path / "floors.json").write_text('{"real": {}}')
     return few
 
 
@@ -32,6 +38,15 @@ def test_the_study_trains_what_is_missing_and_only_that(small_study, monkeypatch
     monkeypatch.setattr("cvae_support.training.train", lambda *_, **__: pytest.fail("trained again"))
     study.study(small_study)
     assert read("study") == found
+
+
+def test_what_is_trained_is_measured_and_only_once(small_study, monkeypatch):
+    study.study(small_study)
+    assert [run["measures"]["seed_seen"] for run in read("measures")] == [run["seed"] for run in read("measures")]
+    assert {(run["arm"], run["seed"]) for run in read("measures")} == {(a, s) for a in ("one", "two") for s in (1, 2)}
+    assert study.measured("two") == [{"seed_seen": 1}, {"seed_seen": 2}]
+    monkeypatch.setattr(study, "evaluate", lambda *_: pytest.fail("measured again"))
+    study.study(small_study)
 
 
 def test_an_unfinished_run_is_reported_as_far_as_it_got(small_study, stop_in_epoch_two):
@@ -65,6 +80,13 @@ def test_the_shipped_results_are_of_todays_configurations():
         assert run["seed"] in SEEDS and run["epochs"] == config.epochs
         assert run["fingerprint"] == Config(**vars(config) | {"seed": run["seed"]}).fingerprint
         assert [row["epoch"] for row in run["history"]] == list(range(1, len(run["history"]) + 1))
+
+
+def test_rate_and_distortion_are_sums_over_an_image(config, monkeypatch):
+    monkeypatch.setattr(study, "ARMS", {"arm": config()})
+    rows = [{"test_recon": 1.0, "test_kl": 1.0}, {"test_recon": 0.01, "test_kl": 0.5}]
+    found = [{"arm": "arm", "epochs": epochs, "history": rows} for epochs in (2, 3)]  # the second is not done
+    assert study.ends(found, "arm") == [(24.5, 7.84)]
 
 
 def test_what_the_page_reads(few, config, tmp_path, monkeypatch):

@@ -1,0 +1,55 @@
+"""The tables of measured results, as Markdown."""
+
+from collections.abc import Collection, Sequence
+from statistics import mean, stdev
+from typing import Any
+
+from cvae_support.evaluate import MEASURES
+
+# How a measure is headed, what it is multiplied by, and how many digits are shown.
+COLUMNS = {
+    "conditional_accuracy": ("Accuracy, %", 100, 1),
+    "conditional_accuracy_second": ("Accuracy by the second judge, %", 100, 1),
+    "classification_accuracy_score": ("Accuracy score, %", 100, 1),
+    "frechet_distance": ("Fréchet", 1, 2),
+    "precision": ("Precision, %", 100, 1),
+    "coverage": ("Coverage, %", 100, 1),
+    "nearest_ratio": ("Nearest", 1, 2),
+    "distortion": ("Distortion", 1, 2),
+    "rate": ("Rate", 1, 1),
+    "active_units": ("Active units", 1, 0),
+    "probe_linear_accuracy": ("Linear probe, %", 100, 1),
+    "label_swap_accuracy": ("Label swap, %", 100, 1),
+}
+
+
+def results_table(rows: dict[str, Sequence[dict[str, Any]]], keys: Sequence[str], compared: Collection[str]) -> str:
+    """Measures of each row's runs, one run a seed: mean ± standard deviation, the best of those compared in bold.
+
+    The deviation is over the seeds of training where there are several, else over the seeds of sampling. What was
+    not measured is a dash.
+    """
+
+    def values(name: str, key: str) -> list[float]:
+        return [run[key] for run in rows[name] if run.get(key) is not None]
+
+    def best(key: str) -> str | None:
+        _, better = MEASURES[key]
+        means = {name: mean(values(name, key)) for name in compared if values(name, key)}
+        if better is None or not means:
+            return None
+        return (max if better == "higher" else min)(means, key=means.get)
+
+    def cell(name: str, key: str) -> str:
+        found = values(name, key)
+        if not found:
+            return "–"
+        _, factor, digits = COLUMNS[key]
+        text = f"{factor * mean(found):.{digits}f}"
+        text = f"**{text}**" if name == best(key) else text
+        spread = stdev(found) if len(found) > 1 else rows[name][0].get(f"{key}_std")
+        return text + (f" ± {factor * spread:.{digits}f}" if spread is not None else "")
+
+    lines = ["| |" + "|".join(COLUMNS[key][0] for key in keys) + "|", "|:--|" + "--:|" * len(keys)]
+    lines += [f"| {name} |" + "|".join(cell(name, key) for key in keys) + "|" for name in rows]
+    return "\n".join(lines)
