@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cvae_support.data import Dataset, to_float
 from cvae_support.evaluation import class_grid, first_per_class
+from cvae_support.judge import features
 from cvae_support.metrics import (
     active_units,
     aggregate_gap,
@@ -105,14 +106,10 @@ def decode(model: VAE, z: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def features(judge: nn.Module, images: Tensor) -> Tensor:
-    return torch.cat([judge.features(x) for x in images.split(BATCH)])
-
-
-@torch.no_grad()
-def read_as(judge: nn.Module, images: Tensor) -> Tensor:
-    """The class the judge sees in each image: (N,)."""
-    return torch.cat([judge(x).argmax(1) for x in images.split(BATCH)])
+def look(judge: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The judge's features of images (N, 1, S, S), (N, D), and the class it sees in each, (N,)."""
+    found = features(judge, images)
+    return found, judge.head(found).argmax(1)
 
 
 def accuracy(said: Tensor, labels: Tensor) -> float:
@@ -151,7 +148,8 @@ def classification_accuracy_score(images: Tensor, labels: Tensor, data: Dataset,
         )  # fmt: skip
 
     net = fit_classifier(seeded(make, seed), images, labels, epochs=8, seed=seed)
-    return accuracy(read_as(net, to_float(data.test_images)), data.test_labels)
+    with torch.no_grad():
+        return accuracy(net(to_float(data.test_images)).argmax(1), data.test_labels)
 
 
 def generation(
@@ -159,18 +157,17 @@ def generation(
 ) -> dict[str, Any]:
     """Images (N, 1, S, S) in [0, 1] of the classes asked for, labels (N,) in order, beside the real test images."""
     real = real_side(data, judge, second)
-    said = read_as(judge, images)
-    fake = features(judge, images)
+    (fake, said), (second_fake, second_said) = look(judge, images), look(second, images)
     nearest = mean_nearest(images[:: max(len(images) // QUERIES, 1)], data)
     return {
         "conditional_accuracy": accuracy(said, labels),
-        "conditional_accuracy_second": accuracy(read_as(second, images), labels),
+        "conditional_accuracy_second": accuracy(second_said, labels),
         "conditional_accuracy_per_class": [
             accuracy(said[labels == label], labels[labels == label]) for label in range(len(data.classes))
         ],
         "classification_accuracy_score": classification_accuracy_score(images, labels, data, seed),
         "frechet_distance": frechet_distance(real.features, fake),
-        "frechet_distance_second": frechet_distance(real.second_features, features(second, images)),
+        "frechet_distance_second": frechet_distance(real.second_features, second_fake),
         "kernel_distance": kernel_distance(real.features, fake),
         **precision_recall_density_coverage(real.features, fake),
         "nearest_distance": nearest,
@@ -232,7 +229,7 @@ def swapped(model: VAE, data: Dataset, test: Encoded, judge: nn.Module) -> dict[
     other = (y + shift) % model.config.num_classes
     images = decode(model, test.z[:SWAPPED], other)
     return {
-        "label_swap_accuracy": accuracy(read_as(judge, images), other),
+        "label_swap_accuracy": accuracy(look(judge, images)[1], other),
         "wrong_label_mse": float((images - to_float(data.test_images[:SWAPPED])).square().mean()),
     }
 
