@@ -86,9 +86,9 @@ def card(data: Dataset) -> str:
         "another architecture and seed, guards against samples that please only the first. Neither has ever seen a "
         "generated image. They are for 28 x 28 pictures of garments and for nothing else.",
         "",
-        f"Both were trained for {EPOCHS} epochs (fixed beforehand) with AdamW at a one-cycle rate up to {PEAK:g}, batches "
-        f"of {BATCH}, images moved by up to {SHIFT} pixels and mirrored, labels smoothed by 0.05. The running average of "
-        "the weights at the end ships, in half precision; no epoch was picked on the test images.",
+        f"Both were trained for {EPOCHS} epochs (fixed beforehand) with AdamW at a one-cycle rate up to {PEAK:g}, "
+        f"batches of {BATCH}, images moved by up to {SHIFT} pixels and mirrored, labels smoothed by 0.05. The running "
+        "average of the weights at the end ships, in half precision; no epoch was picked on the test images.",
         "",
         "| | " + " | ".join(f"`{name}`" for name in JUDGES) + " |",
         "|:--|" + "--:|" * len(JUDGES),
