@@ -129,7 +129,7 @@ const explore = (root, facts, worker, state) => {
   const wanted = new Set();
   let busy = false, sent = 0;
   const live = { state, frame: 0, milliseconds: 0, get idle() { return !busy && !wanted.size; },
-    get z() { return Array.from(latent(state.model)); }, get cond() { return Array.from(blended()); },
+    get z() { return live.codes(state.model); }, codes: (model) => Array.from(latent(model)),
     get probabilities() { return seen; } };
   root.live = live; // for the tests, and for the curious
 
@@ -310,7 +310,7 @@ const explore = (root, facts, worker, state) => {
   new MutationObserver(show).observe(document.body, { attributes: true, attributeFilter: ["class"] }); // the theme
 
   const panel = make("div", { className: "live-panel" },
-    make("div", { className: "live-first" }, make("figure", {}, picture, make("figcaption", {}, original, caption)), judge),
+    make("div", { className: "live-first" }, make("div", { className: "live-picture" }, picture, make("div", { className: "live-caption" }, original, caption)), judge),
     what, how, given, every, make("div", { className: "live-below" }, copy, said));
   show();
   ask("picture", "adaln", "spatial");

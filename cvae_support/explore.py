@@ -57,8 +57,8 @@ class Explorer:
         chosen = first_per_class(self.data.test_labels, 1)
         images, labels = self.data.test_images[chosen], self.data.test_labels[chosen]
         codes = {name: encode_means(model, images, labels) for name, model in models.items()}
-        active = {  # the latents whose mean varies most (Burda 2016), by the first 1,000 test images
-            name: encode_means(model, self.data.test_images[:1000], self.data.test_labels[:1000]).var(dim=0).argsort(
+        active = {  # the latents whose mean varies most (Burda 2016), by the first 500 test images
+            name: encode_means(model, self.data.test_images[:500], self.data.test_labels[:500]).var(dim=0).argsort(
                 descending=True
             )[:SLIDERS].tolist()
             for name, model in models.items()

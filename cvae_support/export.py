@@ -130,7 +130,12 @@ def export(folder: Path, data: Dataset) -> dict[str, Any]:
     chosen = first_per_class(data.test_labels, 1)
     images, labels = data.test_images[chosen], data.test_labels[chosen]
     garments = [
-        {"label": int(label), "index": int(index), "pixels": base64.b64encode(image.numpy().tobytes()).decode(), "mu": {}}
+        {
+            "label": int(label),
+            "index": int(index),
+            "pixels": base64.b64encode(image.numpy().tobytes()).decode(),
+            "mu": {},
+        }
         for label, index, image in zip(labels, chosen, images, strict=True)
     ]
     decoders = {}

@@ -1,6 +1,6 @@
 """Make what the page's live decoder loads, and the picture that stands in its place until then: assets/live/.
 
-    python tools/live_assets.py          # after new weights ship
+python tools/live_assets.py          # after new weights ship
 """
 
 import tempfile
