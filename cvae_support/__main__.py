@@ -103,9 +103,7 @@ def run_export(arguments: argparse.Namespace) -> None:
     facts = export(arguments.out, load_fashion_mnist())
     for name, decoder in facts["decoders"].items():
         apart = f"pixels differ from torch's by at most {decoder['max_pixel_difference']:.0e}"
-        print(
-            f"{name}: {len(decoder['active'])} active latents, {apart}, the judge agrees on {decoder['judge_agreement']:.1%}"
-        )
+        print(f"{name}: {apart}, and the judge agrees on {decoder['judge_agreement']:.1%} of the images")
     print(f"float32 in {arguments.out}, half precision and live.json in {arguments.out / 'web'}")
 
 

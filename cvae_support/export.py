@@ -22,13 +22,13 @@ from cvae_support.config import Config
 from cvae_support.data import CLASSES, Dataset
 from cvae_support.evaluation import encode_means, first_per_class, noise
 from cvae_support.judge import load_judge
+from cvae_support.metrics import ACTIVE
 from cvae_support.models import VAE
 
 if TYPE_CHECKING:  # imported where they are used: only this module needs them
     import onnx
 
 DECODERS = ("spatial", "adaln")
-ACTIVE = 0.01  # a latent whose mean varies by more than this over the data is active (Burda 2016)
 FIRST_SEED = 2  # the z the page starts with is that of its figure of blends
 DRAWN = 1000  # images by which a file is compared with torch
 SMALL = 64  # arrays with fewer numbers stay in float32: shapes and scalars, and little would be saved
@@ -92,7 +92,7 @@ def run(content: bytes, **inputs: Tensor) -> Tensor:
 
 @torch.no_grad()
 def compared(model: VAE, judge: nn.Module, decoder: bytes) -> dict[str, float]:
-    """A decoder file against torch on DRAWN images, z from N(0, I), classes in turn: pixels, and the judge's readings."""
+    """A decoder file against torch on DRAWN images, z from N(0, I), classes in turn: pixels, and judge's readings."""
     z = noise(model, DRAWN, seed=0)
     cond = model.embed(torch.arange(DRAWN) % model.config.num_classes)
     ours, theirs = model.decode(z, cond), run(decoder, z=z, cond=cond)

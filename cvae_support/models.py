@@ -70,23 +70,21 @@ class Encoder(nn.Module):
         cond_dim = class_dim(config) if conditioning == "adaln" else None
         add_class = [AddClass()] if conditioning == "added" else []
         self.embed = class_embedding(config, conditioning)
-        self.trunk = nn.ModuleList(
-            [
-                nn.Conv2d(1, narrow, 3, padding=1),
-                block(narrow, middle, cond_dim),
-                block(middle, middle, cond_dim),
-                nn.Conv2d(middle, middle, 3, stride=2, padding=1),  # S -> S/2
-                block(middle, wide, cond_dim),
-                block(wide, wide, cond_dim),
-                nn.Conv2d(wide, wide, 3, stride=2, padding=1),  # S/2 -> S/4
-                *add_class,
-                block(wide, wide, cond_dim),
-                SelfAttention(wide),
-                block(wide, wide, cond_dim),
-                nn.GroupNorm(num_groups(wide), wide),
-                nn.SiLU(),
-            ]
-        )
+        self.trunk = nn.ModuleList([
+            nn.Conv2d(1, narrow, 3, padding=1),
+            block(narrow, middle, cond_dim),
+            block(middle, middle, cond_dim),
+            nn.Conv2d(middle, middle, 3, stride=2, padding=1),  # S -> S/2
+            block(middle, wide, cond_dim),
+            block(wide, wide, cond_dim),
+            nn.Conv2d(wide, wide, 3, stride=2, padding=1),  # S/2 -> S/4
+            *add_class,
+            block(wide, wide, cond_dim),
+            SelfAttention(wide),
+            block(wide, wide, cond_dim),
+            nn.GroupNorm(num_groups(wide), wide),
+            nn.SiLU(),
+        ])
         self.to_latent = nn.Conv2d(wide + (conditioning == "spatial"), 2, 3, padding=1)
 
     def forward(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -113,27 +111,25 @@ class Decoder(nn.Module):
         cond_dim = class_dim(config) if conditioning == "adaln" else None
         add_class = [AddClass()] if conditioning == "added" else []
         self.embed = class_embedding(config, conditioning)
-        self.trunk = nn.ModuleList(
-            [
-                nn.Conv2d(1 + (conditioning == "spatial"), wide, 3, padding=1),
-                *add_class,
-                block(wide, wide, cond_dim),
-                SelfAttention(wide),
-                block(wide, wide, cond_dim),
-                block(wide, wide, cond_dim),
-                block(wide, wide, cond_dim),
-                block(wide, middle, cond_dim),
-                Upsample(middle),  # S/4 -> S/2
-                block(middle, middle, cond_dim),
-                block(middle, middle, cond_dim),
-                block(middle, narrow, cond_dim),
-                Upsample(narrow),  # S/2 -> S
-                nn.GroupNorm(num_groups(narrow), narrow),
-                nn.SiLU(),
-                nn.Conv2d(narrow, 1, 3, padding=1),
-                nn.Sigmoid(),
-            ]
-        )
+        self.trunk = nn.ModuleList([
+            nn.Conv2d(1 + (conditioning == "spatial"), wide, 3, padding=1),
+            *add_class,
+            block(wide, wide, cond_dim),
+            SelfAttention(wide),
+            block(wide, wide, cond_dim),
+            block(wide, wide, cond_dim),
+            block(wide, wide, cond_dim),
+            block(wide, middle, cond_dim),
+            Upsample(middle),  # S/4 -> S/2
+            block(middle, middle, cond_dim),
+            block(middle, middle, cond_dim),
+            block(middle, narrow, cond_dim),
+            Upsample(narrow),  # S/2 -> S
+            nn.GroupNorm(num_groups(narrow), narrow),
+            nn.SiLU(),
+            nn.Conv2d(narrow, 1, 3, padding=1),
+            nn.Sigmoid(),
+        ])
 
     def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
         if self.conditioning == "spatial":

@@ -145,7 +145,9 @@ def make_model(config: Config, fabric: Fabric) -> tuple[VAE, AveragedModel | Non
         net = VAE(config)
     # Channels last is the faster layout for these convolutions, on CPUs and GPUs alike.
     net = net.to(fabric.device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate, fused=fabric.device.type in ("cpu", "cuda"))
+    optimizer = torch.optim.Adam(
+        net.parameters(), lr=config.learning_rate, fused=fabric.device.type in ("cpu", "cuda")
+    )
     average = None
     if config.ema_decay:
         average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))

@@ -12,11 +12,12 @@ from PIL import Image, ImageChops
 from cvae_support.config import Config
 from cvae_support.data import CLASSES
 from cvae_support.judge import load_judge
+from cvae_support.metrics import ACTIVE
 from cvae_support.models import VAE
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed; see requirements.txt")
 
-from cvae_support.export import ACTIVE, DECODERS, in_half, run, shipped, to_onnx  # noqa: E402
+from cvae_support.export import DECODERS, in_half, run, shipped, to_onnx  # noqa: E402
 
 LIVE = Path(__file__).parents[1] / "assets" / "live"
 FACTS = json.loads((LIVE / "live.json").read_text())

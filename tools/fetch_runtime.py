@@ -54,7 +54,7 @@ def is_there(folder: Path) -> bool:
 
 
 def download(folder: Path) -> None:
-    """Put the two files into folder. Raises OSError if they cannot be had, ValueError if they are not the right ones."""
+    """Put the two files into folder. Raises OSError if they cannot be had, ValueError if they are others."""
     registry = os.environ.get("NPM_CONFIG_REGISTRY") or os.environ.get("npm_config_registry")
     registry = (registry or "https://registry.npmjs.org").rstrip("/")
     address = f"{registry}/onnxruntime-web/-/onnxruntime-web-{VERSION}.tgz"

@@ -186,7 +186,7 @@ def test_drag_z_undo_and_shuffle(live, networks):
     live.keyboard.press("End")
     after = check_picture(live, networks)
     moved = [i for i, (a, b) in enumerate(zip(before["z"], after["z"], strict=True)) if a != b]
-    facts = json.loads((live.evaluate("fetch('../../assets/live/live.json').then((answer) => answer.text())")))
+    facts = json.loads(live.evaluate("fetch('../../assets/live/live.json').then((answer) => answer.text())"))
     assert moved == [facts["decoders"][after["model"]]["active"][0]] and after["z"][moved[0]] == 3
     check_rows(live, networks)
     live.get_by_role("button", name="Undo the sliders").click()
@@ -233,7 +233,7 @@ def test_it_says_what_is_drawn_once_the_reader_pauses(live):
 
 
 def test_a_frame_takes_less_than_50_ms(live):
-    """From the reader's move to the painted picture, the judge included; the best of ten, on a machine with other work."""
+    """From the reader's move to the painted picture, the judge included; the best of ten, as other work may be going on."""
     slider, taken = live.locator("#live-share"), []
     settled(live)
     for share in range(20, 40, 2):
