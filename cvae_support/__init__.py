@@ -10,6 +10,8 @@ checkpoints  safetensors and JSON; load_or_train
 study        the experiments the page reports, and their results
 evaluation   samples, reconstructions, paths and maps of the latent space
 figures      every figure of the page
+export       ONNX files, and what the page's live decoder loads
+explore      the live decoder for a notebook
 """
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The command line: python -m cvae_support data | train | study | sample | info."""
+"""The command line: python -m cvae_support data | train | study | sample | info | export."""
 
 import argparse
 import sys
@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   python -m cvae_support study --report                                         # the page's experiments so far
   python -m cvae_support info
   python -m cvae_support sample adaln-w0.25-kl0.01-fast --class Sandal --count 8 --out sandals.png
+  python -m cvae_support export --out onnx
 """
 
 
@@ -90,6 +91,22 @@ def run_sample(arguments: argparse.Namespace) -> None:
     print(f"{arguments.count} samples ({what}) in {arguments.out}")
 
 
+def run_export(arguments: argparse.Namespace) -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise RuntimeError(f"{error}; export needs: pip install onnx onnxscript onnxruntime") from error
+    from cvae_support.export import export
+
+    facts = export(arguments.out, load_fashion_mnist())
+    for name, decoder in facts["decoders"].items():
+        apart = f"pixels differ from torch's by at most {decoder['max_pixel_difference']:.0e}"
+        print(f"{name}: {apart}, and the judge agrees on {decoder['judge_agreement']:.1%} of the images")
+    print(f"float32 in {arguments.out}, half precision and live.json in {arguments.out / 'web'}")
+
+
 def run_info(arguments: argparse.Namespace) -> None:
     from cvae_support.models import count_parameters
 
@@ -155,6 +172,10 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=0, help="default %(default)s")
     sample.add_argument("--out", type=Path, default=Path("sample.png"), help="default %(default)s")
     sample.set_defaults(run=run_sample)
+
+    export = commands.add_parser("export", help="write the decoders that ship, and the judge, as ONNX")
+    export.add_argument("--out", type=Path, default=Path("onnx"), help="the folder (default %(default)s)")
+    export.set_defaults(run=run_export)
 
     info = commands.add_parser("info", help="describe the shipped weights, or one checkpoint")
     info.add_argument("weights", nargs="?", help="a shipped name, or a checkpoint's .json file")

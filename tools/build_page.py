@@ -20,6 +20,7 @@ from typing import Any
 
 import jinja2
 import nbformat
+from fetch_runtime import bring_runtime
 from finish_pages import TEX
 from jupyter_client.manager import AsyncKernelManager
 from make_notebook import NotebookError, filled_in, load_yaml, make_notebook, node, pandoc, read_post, rewrite
@@ -36,8 +37,9 @@ SITE = ROOT / "_site"
 TEMPLATE = Path(__file__).resolve().parent / "page_template"
 # In this order; all are deferred.
 SCRIPTS = ("assets/page.js", "assets/plotly-cartesian.min.js", "assets/figures.js", "assets/overview.js")
-SHEETS = ("assets/overview.css",)
-COPIED = (".js", ".css", ".svg", ".png", ".jpg", ".webp", ".ico")  # what of assets/ a page may use
+MODULES = ("assets/live.js",)
+SHEETS = ("assets/overview.css", "assets/live.css")
+COPIED = (".js", ".css", ".svg", ".png", ".jpg", ".webp", ".ico", ".onnx", ".json")  # what of assets/ a page may use
 # Of the styles Pygments has, these two keep a contrast of 4.5 on the page's grounds.
 STYLES = {"quarto-light": "xcode", "quarto-dark": "zenburn"}
 PART = "<!-- the next part -->"
@@ -250,6 +252,7 @@ def build_post(notebook_path: Path) -> dict[str, str]:
         "by_line": " · ".join(filter(None, (notes.get("author"), notes.get("date")))),
         "toc": contents,
         "scripts": SCRIPTS,
+        "modules": MODULES,
         "sheets": SHEETS,
         "notebook": notebook_path.name,
         "colab": colab_address(facts["repository"], place),
@@ -288,6 +291,7 @@ def main() -> int:
     SITE.mkdir(exist_ok=True)
     try:
         copy_assets()
+        bring_runtime(SITE)
         posts = [build_post(path) for path in notebooks]
         first = notebooks[0].with_suffix(".qmd")
         build_landing(posts, first if first.is_file() else None)

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fetch_runtime import bring_runtime
+
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_site"
 STAMP = ".stamp"
@@ -50,6 +52,7 @@ def main() -> int:
     quarto = find_quarto()
     made_from = digest(quarto or "without quarto")
     if (SITE / STAMP).is_file() and (SITE / STAMP).read_text() == made_from:
+        bring_runtime(SITE)  # if it could not be had then
         print(f"Nothing changed since the last build: {SITE / 'index.html'}")
         return 0
     if quarto:

@@ -1,5 +1,6 @@
-"""What Quarto leaves undone in the pages it writes; it calls this after rendering (post-render in _quarto.yml).
+"""What Quarto leaves undone in the site it writes; it calls this after rendering (post-render in _quarto.yml).
 
+Live: the runtime of the decoder in the page, which is fetched, not kept in the repository.
 Lighter: an empty link on every line of code goes, the TeX inside every formula, and the colours of the page's own
 source behind "View Source".
 Accessible: headings in order, a name for the site's menu, no roles and attributes that do not exist.
@@ -8,6 +9,8 @@ Accessible: headings in order, a name for the site's menu, no roles and attribut
 import os
 import re
 from pathlib import Path
+
+from fetch_runtime import bring_runtime
 
 LINE_LINK = re.compile(r'(<span) id="cb\d+-\d+">(?:<a href="#cb\d+-\d+"(?: aria-hidden="true"| tabindex="-1")*></a>)?')
 TEX = re.compile(r"<annotation[^>]*>.*?</annotation>|</?semantics>", re.DOTALL)  # browsers show none of it
@@ -40,6 +43,7 @@ def finished(page: str) -> str:
 
 
 if __name__ == "__main__":
+    bring_runtime(Path(os.environ["QUARTO_PROJECT_OUTPUT_DIR"]))
     for name in os.environ["QUARTO_PROJECT_OUTPUT_FILES"].split("\n"):
         file = Path(name)
         if file.suffix == ".html" and file.is_file():

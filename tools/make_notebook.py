@@ -354,6 +354,14 @@ def for_the_site_only(item: Node) -> bool:
     return "content-hidden" in classes and all(conditions)
 
 
+def for_the_notebook_only(item: Node) -> bool:
+    """A div that Quarto would show in a notebook and nowhere else."""
+    if item["t"] != "Div":
+        return False
+    _, classes, pairs = attributes(item)
+    return "content-visible" in classes and formats_match(pairs.get("when-format", ""))
+
+
 def notebook_part(post: Post, tree: Any, raw: bool = False) -> Any:
     """The tree without what is for the site only. Raw HTML blocks stay where they're marked as for notebooks."""
 
@@ -938,10 +946,14 @@ class Cells:
 def make_notebook(qmd: Path, raw_html: bool = False) -> str:
     """The text of the notebook for a source. Raises NotebookError, saying where.
 
-    raw_html keeps raw HTML blocks, which a notebook cannot use but a page made from it can.
+    raw_html is for a page made from the notebook: it keeps raw HTML blocks, which a notebook cannot use, and leaves out
+    what is for the notebook only.
     """
     post = read_post(qmd)
-    blocks = notebook_part(post, parse(post), raw_html)
+    blocks = parse(post)
+    if raw_html:
+        blocks = rewrite(blocks, lambda item: [] if for_the_notebook_only(item) else None)
+    blocks = notebook_part(post, blocks, raw_html)
     blocks = Numberer(post, blocks).blocks(blocks)
     blocks = references(cite(post, resolve_references(post, blocks)))
     blocks = clean(post, blocks)

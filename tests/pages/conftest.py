@@ -1,14 +1,19 @@
-"""The built site, which the tests here share."""
+"""The built site, its server and a browser, which the tests here share."""
 
+import contextlib
+import functools
+import http.server
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def copy_project(folder: Path) -> Path:
@@ -52,3 +57,36 @@ def plain_site(tmp_path_factory):
 def site(request):
     """The built site, each way it can be built."""
     return request.getfixturevalue(f"{request.param}_site")
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def translate_path(self, path):
+        """The page for wrong addresses names its files from the root of the web site, which site-url says."""
+        return super().translate_path(path.removeprefix("/class-conditional-vae"))
+
+
+@pytest.fixture(scope="session")
+def serve():
+    """Serve a folder: with serve(folder) as address."""
+
+    @contextlib.contextmanager
+    def served(folder):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+    return served
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; see requirements.txt")
+    if not CHROMIUM:
+        pytest.skip("no chromium on PATH")
+    with sync_api.sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)

@@ -1,47 +1,20 @@
 """The built site in a browser: what it weighs, who can use it, and in which colours it comes."""
 
-import functools
 import gzip
-import http.server
-import shutil
-import threading
 
 import pytest
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; see requirements.txt")
 
 POST = "posts/class_conditional_vae/class_conditional_vae.html"
 FIGURES = 13  # drawn by Plotly
 GRID = '.cvae-figure[aria-label^="Ten rows of eight generated"][aria-label*="spatial"]'
 MAP = '.cvae-figure[aria-label^="A scatter of 3,000"]'
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not CHROMIUM:
-        pytest.skip("no chromium on PATH")
-    with sync_api.sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-    def translate_path(self, path):
-        """The page for wrong addresses names its files from the root of the web site, which site-url says."""
-        return super().translate_path(path.removeprefix("/class-conditional-vae"))
 
 
 @pytest.fixture
-def address(site):
+def address(site, serve):
     """Where the site is served; both builds, one after the other."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=site))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    with serve(site) as address:
+        yield address
 
 
 @pytest.fixture

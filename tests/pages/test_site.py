@@ -22,7 +22,7 @@ POST = "posts/class_conditional_vae/class_conditional_vae"
 FIGURES = 13  # drawn by Plotly
 SECTIONS = (
     "From unconditional to conditional", "Setup", "base architecture", "Spatial concatenation", "Group normalization",
-    "Adaptive layer normalization", "Comparing", "taken apart", "next",
+    "Adaptive layer normalization", "Comparing", "taken apart", "Play with it", "next",
 )  # fmt: skip
 
 

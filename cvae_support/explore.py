@@ -1,0 +1,131 @@
+"""The page's live decoder for a notebook: the same controls, drawn by torch in the kernel, with ipywidgets.
+
+Where there are no widgets (a notebook that is printed, or looked at without a kernel) a static figure stands instead.
+"""
+
+import html
+import io
+import os
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cvae_support.data import Dataset
+from cvae_support.evaluation import blend, class_grid, encode_means, first_per_class, noise
+from cvae_support.figures import image_grid, show
+from cvae_support.judge import load_judge
+from cvae_support.models import VAE
+
+SLIDERS = 6
+SEED = 2  # the z it starts with, which is that of the page
+
+
+def as_png(pixels: Tensor, scale: int) -> bytes:
+    """Grey pixels (H, W) in [0, 1] as a PNG, each of them scale wide and high."""
+    file = io.BytesIO()
+    grey = (pixels.cpu() * 255).round().byte().repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+    Image.fromarray(grey.numpy()).save(file, "PNG")
+    return file.getvalue()
+
+
+class Explorer:
+    """Both models under the reader's hands: class, blend, latent, test garment; shown as the last value of a cell."""
+
+    def __init__(self, models: dict[str, VAE], data: Dataset):
+        self.models, self.data = models, data
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        if "QUARTO_DOCUMENT_FILE" in os.environ:  # the page has its own, in the browser
+            return {"text/markdown": ""}
+        grids = [class_grid(model, 1, SEED, shared=True).squeeze(1) for model in self.models.values()]
+        alt = "Every class from one z, a row for each model."
+        still = show(image_grid(torch.stack(grids), list(self.models), self.data.classes), alt)
+        try:
+            return still._repr_mimebundle_() | self.widgets()._repr_mimebundle_()
+        except ImportError:  # no ipywidgets
+            return still._repr_mimebundle_()
+
+    def widgets(self) -> Any:
+        """The controls and what they draw, as one widget."""
+        import ipywidgets as w
+
+        classes, models, judge = self.data.classes, self.models, load_judge()
+        device = next(next(iter(models.values())).parameters()).device
+        judge = judge.to(device)
+        chosen = first_per_class(self.data.test_labels, 1)
+        images, labels = self.data.test_images[chosen], self.data.test_labels[chosen]
+        codes = {name: encode_means(model, images, labels) for name, model in models.items()}
+        active = {  # the latents whose mean varies most (Burda 2016), by the first 500 test images
+            name: encode_means(model, self.data.test_images[:500], self.data.test_labels[:500]).var(dim=0).argsort(
+                descending=True
+            )[:SLIDERS].tolist()
+            for name, model in models.items()
+        }  # fmt: skip
+
+        model = w.ToggleButtons(options=list(models), description="model", value=list(models)[-1])
+        options = [(name, label) for label, name in enumerate(classes)]
+        start = w.Dropdown(options=options, value=7, description="class")
+        end = w.Dropdown(options=options, value=9, description="blend with")
+        share = w.IntSlider(description="share (%)", max=100)
+        source = w.Dropdown(
+            options=[("noise", None), *((f"test garment: {classes[y]}", i) for i, y in enumerate(labels.tolist()))],
+            description="z from",
+        )
+        shuffle = w.Button(description="Shuffle z")
+        tracks = [w.FloatSlider(min=-3, max=3, step=0.1) for _ in range(SLIDERS)]
+        picture, every, read = w.Image(width=224), w.Image(), w.HTML()
+        seed, edits, busy = [SEED], {}, [False]
+
+        def latent(name: str) -> Tensor:
+            z = noise(models[name], 1, seed[0]) if source.value is None else codes[name][source.value].view(1, 1, 7, 7)
+            z = z.flatten().clone()
+            for i, value in edits.items():
+                z[i] = value
+            return z.view(1, 1, 7, 7)
+
+        @torch.no_grad()
+        def draw(*_: Any) -> None:
+            busy[0] = True  # setting the sliders is not the reader's doing
+            z = latent(model.value)
+            for track, i in zip(tracks, active[model.value], strict=True):
+                track.value, track.description = float(z.flatten()[i]), f"row {i // 7 + 1}, col {i % 7 + 1}"
+            busy[0] = False
+            drawn = blend(models[model.value], start.value, end.value, torch.tensor([share.value / 100]), z)
+            picture.value = as_png(drawn[0], 8)
+            odds = judge(drawn[:, None]).softmax(dim=1)[0]
+            lines = [f"<tr><td>{html.escape(n)}<td>{p:.0%}" for n, p in zip(classes, odds.tolist(), strict=True)]
+            read.value = f"<b>The judge reads</b><table>{''.join(lines)}</table>"
+            y = torch.arange(len(classes), device=device)
+            rows = [torch.cat(list(m.decode(latent(n).expand(len(y), -1, -1, -1), m.embed(y))[:, 0]), dim=1)
+                    for n, m in models.items()]  # fmt: skip
+            every.value = as_png(torch.cat(rows), 2)
+
+        def moved(track: int, value: float) -> None:
+            if not busy[0]:
+                edits[active[model.value][track]] = value
+                draw()
+
+        def fresh(*_: Any) -> None:
+            edits.clear()
+            if source.value is not None:
+                start.value, share.value = int(labels[source.value]), 0
+            draw()
+
+        def shuffled(_: Any) -> None:
+            seed[0] += 1
+            if source.value is None:
+                fresh()
+            source.value = None  # which draws, if it was not
+
+        for control in (model, start, end, share):
+            control.observe(draw, "value")
+        for i, track in enumerate(tracks):
+            track.observe(lambda change, i=i: moved(i, change["new"]), "value")
+        source.observe(fresh, "value")
+        shuffle.on_click(shuffled)
+        draw()
+        names = w.HTML(f"Every class from this z, {' above '.join(models)}: {', '.join(map(html.escape, classes))}.")
+        controls = w.VBox([model, start, end, share, source, shuffle, *tracks])
+        return w.VBox([w.HBox([controls, w.VBox([picture, read])]), names, every])

@@ -1,0 +1,92 @@
+"""The decoders outside Python: the same pictures, and in the page the very weights that ship."""
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageChops
+
+from cvae_support.config import Config
+from cvae_support.data import CLASSES
+from cvae_support.judge import load_judge
+from cvae_support.metrics import ACTIVE
+from cvae_support.models import VAE
+
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed; see requirements.txt")
+
+from cvae_support.export import DECODERS, in_half, run, shipped, to_onnx  # noqa: E402
+
+LIVE = Path(__file__).parents[1] / "assets" / "live"
+FACTS = json.loads((LIVE / "live.json").read_text())
+
+
+@torch.no_grad()
+def test_an_exported_decoder_draws_what_torch_draws_for_any_number_of_images():
+    torch.manual_seed(0)
+    model = VAE(Config("adaln", width=0.125)).eval()
+    for parameter in model.parameters():
+        parameter += 0.05 * torch.randn_like(parameter)  # so that the class matters: adaLN starts at zero
+    cond = model.embed(torch.arange(2))
+    exported = to_onnx(model.decoder, {"z": torch.randn(2, 1, 7, 7), "cond": cond}, "image")
+    for count in (1, 7):
+        z, cond = torch.randn(count, 1, 7, 7), model.embed(torch.arange(count))
+        image = model.decode(z, cond)
+        assert (run(exported.SerializeToString(), z=z, cond=cond) - image).abs().max() < 1e-4
+        half = in_half(exported).SerializeToString()
+        assert (run(half, z=z, cond=cond) - image).abs().max() < 0.02  # these weights were not stored in half precision
+    assert len(half) < 0.75 * len(exported.SerializeToString())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", DECODERS)
+def test_the_pages_decoder_is_the_one_that_ships(kind):
+    model, record = shipped(kind)
+    facts = FACTS["decoders"][kind]
+    assert facts["weights"] == record["sha256"], "other weights ship now: run python tools/live_assets.py"
+    content = (LIVE / f"{kind}.onnx").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == facts["sha256"] and len(content) == facts["bytes"] < 2_500_000
+    y = torch.arange(10)
+    assert (torch.tensor(facts["embeddings"]) - model.embed(y).flatten(1)).abs().max() < 1e-6
+    z = torch.randn(10, 1, 7, 7, generator=torch.Generator().manual_seed(1))
+    cond = torch.tensor(facts["embeddings"]).view(10, *facts["cond_shape"])
+    assert (run(content, z=z, cond=cond) - model.decode(z, model.embed(y))).abs().max() < 1e-4
+    # As measured on a thousand images when it was exported: nothing anyone could see.
+    assert facts["max_pixel_difference"] < 1e-4 and facts["judge_agreement"] > 0.999
+
+
+@torch.no_grad()
+def test_the_pages_judge_is_the_one_that_ships(data):
+    content = (LIVE / "judge.onnx").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == FACTS["judge"]["sha256"]
+    images = data.test_images[:500] / 255
+    ours, theirs = load_judge()(images), run(content, image=images)
+    assert (ours.softmax(dim=1) - theirs.softmax(dim=1)).abs().max() < 1e-3
+    assert theirs.argmax(dim=1).eq(data.test_labels[:500]).float().mean() > 0.85
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", DECODERS)
+def test_codes_and_active_latents_are_those_of_the_model(kind, data):
+    """The garments' codes exactly; the variances over all test images by those of the first 500."""
+    model, _ = shipped(kind)
+    for garment in FACTS["garments"]:
+        image, label = data.test_images[garment["index"]][None], data.test_labels[garment["index"]][None]
+        assert base64.b64decode(garment["pixels"]) == image.numpy().tobytes() and garment["label"] == int(label)
+        mu, _ = model.encode(image / 255, label)
+        assert garment["mu"][kind] == pytest.approx(mu.flatten().tolist(), abs=1e-4)
+    assert [garment["label"] for garment in FACTS["garments"]] == list(range(10)) and FACTS["classes"] == list(CLASSES)
+    facts = FACTS["decoders"][kind]
+    mu, _ = model.encode(data.test_images[:500] / 255, data.test_labels[:500])
+    assert facts["variance"] == pytest.approx(mu.flatten(1).var(dim=0).tolist(), rel=0.4, abs=0.02)
+    ranked = [facts["variance"][i] for i in facts["active"]]
+    assert ranked == sorted(ranked, reverse=True) and min(ranked) > ACTIVE
+    assert sum(value > ACTIVE for value in facts["variance"]) == len(ranked)
+
+
+def test_the_still_is_drawn_by_the_shipped_weights(script, tmp_path):
+    script("tools/live_assets.py").draw_still(tmp_path / "still.webp")
+    ours, theirs = (Image.open(folder / "still.webp").convert("L") for folder in (LIVE, tmp_path))
+    assert ImageChops.difference(ours, theirs).getextrema()[1] <= 3, "run python tools/live_assets.py"
