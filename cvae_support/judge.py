@@ -25,20 +25,20 @@ def conv(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, 
 
 
 class Judge(nn.Module):
-    """Six 3 x 3 convolutions, pooled twice: x (B, 1, 28, 28) in [0, 1] -> logits (B, 10)."""
+    """Five 3 x 3 convolutions, pooled twice: x (B, 1, 28, 28) in [0, 1] -> logits (B, 10)."""
 
     def __init__(self):
         super().__init__()
         self.trunk = nn.Sequential(
-            conv(1, 24), nn.MaxPool2d(2),
-            conv(24, 32), conv(32, 48), nn.MaxPool2d(2),
-            conv(48, 64), conv(64, 64),
+            conv(1, 32), nn.MaxPool2d(2),
+            conv(32, 48), conv(48, 64), nn.MaxPool2d(2),
+            conv(64, 96), conv(96, 96),
             nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         )  # fmt: skip
-        self.head = nn.Linear(64, 10)
+        self.head = nn.Linear(96, 10)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the last layer sees: (B, 64), in which distances between sets of images are measured."""
+        """What the last layer sees: (B, 96), in which distances between sets of images are measured."""
         return self.trunk(x)
 
     def forward(self, x: Tensor) -> Tensor:

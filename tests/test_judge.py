@@ -32,7 +32,7 @@ def test_the_card_says_what_is_so(data, seen, script):
     assert all(torch.allclose(says.sum(dim=1), torch.ones(len(says))) for says in seen.values())
 
 
-@pytest.mark.parametrize(("name", "width"), [("judge", 64), ("second", 96)])
+@pytest.mark.parametrize(("name", "width"), [("judge", 96), ("second", 96)])
 def test_a_judge_is_small_frozen_and_has_features(name, width, data):
     judge = load_judge(name)
     record = json.loads((JUDGES_FOLDER / f"{name}.json").read_text())
