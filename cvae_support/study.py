@@ -169,9 +169,9 @@ def measure(data: Dataset) -> None:
     """Evaluate every finished run that has not been yet. A model that ships is sampled three times over."""
     judge, second = load_judge("judge"), load_judge("second")
     if not read("floors"):
-        shipped, _ = load_model(final_checkpoint(SHIPPED["spatial, 4 epochs"], data))
+        shipped, _ = load_model(SHIPPED_FOLDER / f"{FAST.name}.json")  # of whichever seed was chosen
         rows = floors(data, judge, second) | {"reconstructions": reconstructions(shipped, data, judge, second)}
-        write_atomically(RESULTS_FOLDER / "floors.json", json.dumps(rows, indent=1).encode())
+        write_atomically(RESULTS_FOLDER / "floors.json", f"{json.dumps(rows, indent=1)}\n".encode())
     known = {(run["arm"], run["seed"]): run["fingerprint"] for run in read("measures")}
     for arm, config in runs(SHIPPED | CONDITIONING):
         path = final_checkpoint(config, data)
