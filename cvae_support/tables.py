@@ -20,7 +20,19 @@ COLUMNS = {
     "active_units": ("Active units", 1, 0),
     "probe_linear_accuracy": ("Linear probe, %", 100, 1),
     "label_swap_accuracy": ("Label swap, %", 100, 1),
+    "probe_mlp_accuracy": ("MLP probe, %", 100, 1),
+    "probe_information": ("I(z; y), nats", 1, 2),
+    "wrong_label_mse": ("MSE, wrong label", 1, 4),
+    "test_recon": ("MSE", 1, 4),
+    "style": ("Style", 1, 2),
+    "style_baseline": ("Style, z permuted", 1, 2),
 }
+
+
+def number(runs: Sequence[dict[str, Any]], key: str) -> str:
+    """The mean of a measure over runs, as the tables print it."""
+    _, factor, digits = COLUMNS[key]
+    return f"{factor * mean(run[key] for run in runs):.{digits}f}"
 
 
 def results_table(rows: dict[str, Sequence[dict[str, Any]]], keys: Sequence[str], compared: Collection[str]) -> str:
@@ -45,7 +57,7 @@ def results_table(rows: dict[str, Sequence[dict[str, Any]]], keys: Sequence[str]
         if not found:
             return "–"
         _, factor, digits = COLUMNS[key]
-        text = f"{factor * mean(found):.{digits}f}"
+        text = number(rows[name], key)
         text = f"**{text}**" if name == best(key) else text
         spread = stdev(found) if len(found) > 1 else rows[name][0].get(f"{key}_std")
         return text + (f" ± {factor * spread:.{digits}f}" if spread is not None else "")
