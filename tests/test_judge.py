@@ -56,8 +56,9 @@ def test_a_damaged_judge_is_refused(tmp_path, monkeypatch):
         load_judge()
 
 
-def test_training_a_judge_moves_and_mirrors_but_keeps_the_size(script):
-    augment = script("tools/train_judge.py").augment
+def test_a_judge_is_trained_on_images_as_they_are_and_mirrored(script):
     x = torch.rand(64, 1, 28, 28)
-    moved = augment(x, torch.Generator().manual_seed(3))
-    assert moved.shape == x.shape and not torch.equal(moved, x)
+    seen = script("tools/train_judge.py").mirror(x, torch.Generator().manual_seed(3))
+    mirrored = [torch.equal(one, image.flip(2)) for one, image in zip(seen, x, strict=True)]
+    assert 16 < sum(mirrored) < 48
+    assert all(flipped or torch.equal(one, image) for flipped, one, image in zip(mirrored, seen, x, strict=True))
