@@ -63,7 +63,8 @@ def test_the_pages_judge_is_the_one_that_ships(data):
     assert hashlib.sha256(content).hexdigest() == FACTS["judge"]["sha256"]
     images = data.test_images[:500] / 255
     ours, theirs = load_judge()(images), run(content, image=images)
-    assert (ours.softmax(dim=1) - theirs.softmax(dim=1)).abs().max() < 1e-3
+    # Half precision moves a probability by less than the page, which shows whole percents, could tell.
+    assert (ours.softmax(dim=1) - theirs.softmax(dim=1)).abs().max() < 5e-3
     assert theirs.argmax(dim=1).eq(data.test_labels[:500]).float().mean() > 0.85
 
 
