@@ -270,8 +270,9 @@ def evaluate(
     """Every measure in MEASURES of one model, as numbers that JSON can hold.
 
     What is sampled is the mean over the sampling seeds, with the standard deviation as NAME_std (None for one
-    seed). conditional_accuracy_per_class and kl_per_dimension are lists. What only a conditional model has is None
-    for an unconditional one, whose samples are class-aware, and prior_frechet_distance is None for the others.
+    seed). Beside MEASURES: the lists conditional_accuracy_per_class and kl_per_dimension, and of a conditional model
+    the parts of style (style_ink and so on). What only a conditional model has is None for an unconditional one,
+    whose samples are class-aware, and prior_frechet_distance is None for the others.
     progress is called with the name of every stage, stages(sampling_seeds) times.
     """
     conditional = model.conditional
