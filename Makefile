@@ -47,7 +47,7 @@ clean:  ## delete what was built (not the data, not the trained runs)
 	rm -rf _site .quarto $(VENV)
 
 $(INSTALLED): requirements.txt pyproject.toml
-	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@

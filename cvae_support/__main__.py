@@ -43,7 +43,7 @@ def class_index(name: str, classes: list[str]) -> int:
     names = [known.lower() for known in classes]
     if name.lower() in names:
         return names.index(name.lower())
-    if name.isdigit() and int(name) < len(classes):
+    if name.isdecimal() and int(name) < len(classes):
         return int(name)
     raise ValueError(f"no class {name!r}; there are 0 to {len(classes) - 1}, or by name: {', '.join(classes)}")
 
@@ -112,13 +112,14 @@ def run_info(arguments: argparse.Namespace) -> None:
 
     for name in [arguments.weights] if arguments.weights else shipped_names():
         model, record = load_model(find_weights(name))
-        row = record["history"][-1]
         print(f"{name}")
         print(f"  fingerprint  {record['fingerprint']}")
         print(f"  config       {', '.join(f'{key}={value}' for key, value in record['config'].items())}")
         print(f"  parameters   {count_parameters(model):,} (decoder {count_parameters(model.decoder):,})")
-        losses = f"reconstruction {row['test_recon']:.5f}, KL {row['test_kl']:.4f}"
-        print(f"  test loss    {losses} after epoch {row['epoch']}")
+        if record["history"]:
+            row = record["history"][-1]
+            losses = f"reconstruction {row['test_recon']:.5f}, KL {row['test_kl']:.4f}"
+            print(f"  test loss    {losses} after epoch {row['epoch']}")
         print(f"  made with    {', '.join(f'{key} {value}' for key, value in record['versions'].items())}")
         print(f"  sha256       {record['sha256']}")
 

@@ -7,7 +7,6 @@ each to a temporary file that is then renamed, so that at every moment NAME.json
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -20,29 +19,17 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from cvae_support.config import Config
-from cvae_support.data import Dataset, cache_folder, load_fashion_mnist
+from cvae_support.data import Dataset, cache_folder, load_fashion_mnist, write_atomically
 from cvae_support.models import VAE
 
 SHIPPED_FOLDER = Path(__file__).parent / "weights"
 FORMAT = 1
 RECORD = frozenset({"config", "fingerprint", "weights", "sha256", "history", "data", "classes"})
+TYPES = {"config": dict, "weights": str, "history": list, "classes": list}  # of what is taken apart when it is used
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint is absent, damaged, foreign, or of another configuration."""
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write content so that path holds the old bytes or all the new ones, never a part."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # on the disk before the rename makes it the real one
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def versions() -> dict[str, str]:
@@ -97,9 +84,12 @@ def load_record(path: Path, needed: frozenset[str] = RECORD) -> dict[str, Any]:
             raise ValueError(f"its format is {record['format']}, this version reads {FORMAT}")
         if missing := needed - record.keys():
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        for name in needed & TYPES.keys():
+            if not isinstance(record[name], TYPES[name]):
+                raise ValueError(f"its {name} is {record[name]!r}")
     except FileNotFoundError as error:
         raise CheckpointError(f"no checkpoint at {path}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a checkpoint of this package: {error!r}") from error
     return record
 
@@ -147,12 +137,16 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[VAE, dic
         config = Config(**record["config"])
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path} has a configuration this version does not know: {error}") from error
+    if record["fingerprint"] != config.fingerprint:
+        raise CheckpointError(f"{path} is altered: its fingerprint is not that of the configuration it states")
     with torch.device("meta"):  # no time spent on an initialisation that is overwritten
         model = VAE(config)
     try:
         model.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"the tensors of {path} are not those of its configuration: {error}") from error
+    if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
+        raise CheckpointError(f"the tensors of {path} hold NaN or infinity")
     return model.to(device).eval(), record
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, fields
 
 MODELS = ("unconditional", "spatial", "added", "adaln", "mlp", "label-channel")
@@ -44,14 +45,16 @@ class Config:
         for name, value in RECIPES[self.recipe].items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
+        for name in ("width", "kl_weight", "learning_rate", "ema_decay"):  # 1 and 1.0 are one configuration
+            object.__setattr__(self, name, float(getattr(self, name)))
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
         if self.image_size < 4 or self.image_size % 4:
             raise ValueError(f"image_size must be a positive multiple of 4, got {self.image_size}")
         for name in ("width", "num_classes", "epochs", "batch_size", "learning_rate"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not self.kl_weight >= 0:
+        if not 0 <= self.kl_weight < math.inf:
             raise ValueError(f"kl_weight must not be negative, got {self.kl_weight}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in 0 .. 1, got {self.ema_decay}")

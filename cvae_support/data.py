@@ -7,10 +7,11 @@ each uncompressed file is checked before it is used.
 
 import gzip
 import hashlib
+import math
 import os
 import tempfile
 import warnings
-import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,7 +80,23 @@ def cache_folder() -> Path:
     checkout = Path(__file__).resolve().parents[1]
     if (checkout / "pyproject.toml").is_file():
         return checkout / ".cache"
-    return Path.home() / ".cache" / "cvae_support"
+    try:
+        return Path.home() / ".cache" / "cvae_support"
+    except RuntimeError:  # an account without a home, as in some containers
+        return Path(tempfile.gettempdir()) / "cvae_support"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write content so that path holds the old bytes or all the new ones, never a part."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # on the disk before the rename makes it the real one
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_file(folder: Path, name: str) -> bytes:
@@ -89,7 +106,7 @@ def read_file(folder: Path, name: str) -> bytes:
             return (folder / name).read_bytes()
         if (folder / f"{name}.gz").is_file():
             return gzip.decompress((folder / f"{name}.gz").read_bytes())
-    except (OSError, EOFError, gzip.zlib.error) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{folder / name} cannot be read: {error}") from error
     raise DataError(f"{name} is not in {folder}")
 
@@ -150,23 +167,21 @@ def fill_cache(files: dict[str, bytes]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            partial = folder / f"{name}.{os.getpid()}.partial"
-            partial.write_bytes(content)
-            partial.replace(folder / name)  # atomic: a reader sees the whole file or none
+            write_atomically(folder / name, content)
     except OSError as error:
         warnings.warn(f"the data could not be cached in {folder}: {error}", stacklevel=2)
 
 
 def parse_idx(content: bytes, name: str) -> Tensor:
     """The array in a file of the IDX format, as uint8 of the shape the file states."""
-    if len(content) < 4 or content[:3] != b"\0\0\x08":
+    rank = content[3] if len(content) > 3 else 0
+    start = 4 + 4 * rank
+    if content[:3] != b"\0\0\x08" or not 1 <= rank <= 4 or len(content) < start:
         raise DataError(f"{name} is not an IDX file of bytes")
-    rank = content[3]
-    shape = np.frombuffer(content, ">u4", count=rank, offset=4).astype(int)
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)
-    if values.size != shape.prod():
-        raise DataError(f"{name} says it holds {tuple(shape)} values and holds {values.size}")
-    return torch.from_numpy(values.reshape(shape).copy())
+    shape = [int(size) for size in np.frombuffer(content[4:start], ">u4")]
+    if len(content) - start != math.prod(shape):
+        raise DataError(f"{name} says it holds {tuple(shape)} values and holds {len(content) - start}")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)[start:].view(shape)
 
 
 def load_fashion_mnist() -> Dataset:
@@ -199,7 +214,7 @@ def load_dataset(path: Path) -> Dataset:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = [file[name] for name in ("x_train", "y_train", "x_test", "y_test")]
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except Exception as error:  # numpy and zipfile fail on damaged files in a dozen ways
             raise DataError(f"{path} cannot be read as x_train, y_train, x_test and y_test: {error}") from error
     else:
         raise DataError(f"{path} is neither a folder of IDX files nor an .npz file")

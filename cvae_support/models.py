@@ -180,6 +180,9 @@ class VAE(nn.Module):
             raise ValueError(
                 f"x must be a (B, 1, {side}, {side}) float tensor in [0, 1], got {x.dtype} of shape {tuple(x.shape)}"
             )
+        # On a CPU only, as in check_labels.
+        if not torch.compiler.is_compiling() and x.device.type == "cpu" and not x.isfinite().all():
+            raise ValueError("x holds NaN or infinity")
         if self.conditional:
             if y is None:
                 raise ValueError(f'a "{self.config.model}" model needs the labels: encode(x, y)')

@@ -7,8 +7,11 @@ run, and a run on two processes, see the very numbers an uninterrupted run on on
 
 import math
 import os
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -164,6 +167,26 @@ def check_writable(folder: Path) -> None:
         raise TrainingError(f"no checkpoint can be written in {folder}: {error}. Choose another --folder") from error
 
 
+@contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Keep folder to this run until it ends or is killed. Raises TrainingError where another one is at work."""
+    with open(folder / "lock", "ab") as file:
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise TrainingError(f"another process is training in {folder}: wait for it, or choose another") from error
+        except OSError:
+            pass  # a file system that knows no locks
+        yield
+
+
 def last_good(last: Path) -> str:
     """Which checkpoint an error leaves behind."""
     if not last.is_file():
@@ -214,12 +237,31 @@ def train(config: Config, data: Dataset, folder: Path, resume: bool = False) -> 
         tensors, record = load_checkpoint(last)
         if differing := differences(record, config, data.checksum):
             raise CheckpointError(f"{last} cannot be resumed: {'; '.join(differing)}")
-        unpack_state(tensors, net, average, optimizer)
+        try:
+            unpack_state(tensors, net, average, optimizer)
+        except (RuntimeError, ValueError, KeyError, IndexError) as error:
+            raise CheckpointError(f"{last} cannot be resumed, its tensors are not those of a run: {error}") from error
         history = record["history"]
     check_writable(folder)
+    with only_run(folder) if fabric.is_global_zero else nullcontext():
+        run_epochs(config, data, folder, fabric, net, average, optimizer, history)
+    return history
+
+
+def run_epochs(
+    config: Config,
+    data: Dataset,
+    folder: Path,
+    fabric: Fabric,
+    net: VAE,
+    average: AveragedModel | None,
+    optimizer: torch.optim.Optimizer,
+    history: list[dict[str, float]],
+) -> None:
+    """Train from where history ends to the last epoch, add a row to it for each, and write the checkpoints."""
+    last = folder / "last.json"
     model, optimizer = fabric.setup(net, optimizer)
     data = data.to(fabric.device)
-
     best = average.module if average is not None else net  # the weights that are tested and kept
     interrupted = None
     with progress_bar(fabric) as progress:
@@ -248,7 +290,6 @@ def train(config: Config, data: Dataset, folder: Path, resume: bool = False) -> 
     if fabric.is_global_zero:
         save(folder / "final.json", best.state_dict(), config, data, history)
     fabric.barrier()
-    return history
 
 
 def progress_bar(fabric: Fabric) -> Progress:

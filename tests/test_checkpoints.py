@@ -128,18 +128,21 @@ def test_absent_files(saved):
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "x"
     write_atomically(path, b"old")
-    monkeypatch.setattr(checkpoints.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_every_field_is_in_the_fingerprint_and_named_when_it_differs(saved):
-    path, model = saved
+def test_every_field_is_in_the_fingerprint_and_named_when_it_differs(saved, config):
+    path, _ = saved
+    model = VAE(config("adaln"))
+    save_checkpoint(path, model.state_dict(), model.config, data="d" * 64, classes=["a"], history=[])
     _, record = load_checkpoint(path)
     other_values = dict(
-        model="adaln", width=0.25, image_size=32, num_classes=9, encoder_sees_y=False, kl_weight=0.02, recipe="fast",
+        model="spatial", width=0.25, image_size=32, num_classes=9, encoder_sees_y=False, kl_weight=0.02, recipe="fast",
         epochs=3, batch_size=64, learning_rate=0.1, seed=1, schedule="one-cycle", ema_decay=0.9,
+        class_dim=4, zero_init=False,
     )  # fmt: skip
     assert other_values.keys() == record["config"].keys()
     for name, value in other_values.items():

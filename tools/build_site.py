@@ -55,6 +55,7 @@ def main() -> int:
         bring_runtime(SITE)  # if it could not be had then
         print(f"Nothing changed since the last build: {SITE / 'index.html'}")
         return 0
+    (SITE / STAMP).unlink(missing_ok=True)  # a build that is interrupted must not pass for the one before
     if quarto:
         environment = os.environ | {"QUARTO_PYTHON": sys.executable}
         done = subprocess.run([quarto, "render", str(ROOT)], env=environment).returncode
