@@ -29,7 +29,7 @@ COLUMNS = {
 }
 
 
-def number(runs: Sequence[dict[str, Any]], key: str) -> str:
+def average(runs: Sequence[dict[str, Any]], key: str) -> str:
     """The mean of a measure over runs, as the tables print it."""
     _, factor, digits = COLUMNS[key]
     return f"{factor * mean(run[key] for run in runs):.{digits}f}"
@@ -57,7 +57,7 @@ def results_table(rows: dict[str, Sequence[dict[str, Any]]], keys: Sequence[str]
         if not found:
             return "–"
         _, factor, digits = COLUMNS[key]
-        text = number(rows[name], key)
+        text = average(rows[name], key)
         text = f"**{text}**" if name == best(key) else text
         spread = stdev(found) if len(found) > 1 else rows[name][0].get(f"{key}_std")
         return text + (f" ± {factor * spread:.{digits}f}" if spread is not None else "")

@@ -1,6 +1,6 @@
 """Tables of results: means, spreads, the best in bold, and dashes for what was not measured."""
 
-from cvae_support.tables import number, results_table
+from cvae_support.tables import average, results_table
 
 
 def test_the_best_of_those_compared_is_bold_and_the_spread_is_of_the_seeds():
@@ -22,5 +22,5 @@ def test_a_measure_with_no_better_side_has_no_best():
 
 def test_a_number_in_the_text_is_printed_as_in_the_table():
     runs = [{"conditional_accuracy": 0.8}, {"conditional_accuracy": 0.9}]
-    assert number(runs, "conditional_accuracy") == "85.0"
+    assert average(runs, "conditional_accuracy") == "85.0"
     assert "85.0" in results_table({"a": runs}, ["conditional_accuracy"], compared=[])
