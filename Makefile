@@ -33,6 +33,12 @@ debian-data:
 	  $(RUN) -m cvae_support data; \
 	else cat $(VENV)/data.log >&2; exit 1; fi
 
+lint: $(INSTALLED)  ## check style, types and spelling
+	@$(RUN) -m ruff check
+	@$(RUN) -m ruff format --check
+	@$(RUN) -m mypy
+	@$(RUN) -m codespell_lib $$(git ls-files '*.md' '*.qmd' '*.py' '*.yml' '*.toml' '*.bib')
+
 notebook: $(INSTALLED)  ## make the .ipynb of every post from its .qmd
 	@$(RUN) tools/make_notebook.py
 

@@ -4,11 +4,12 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 MODELS = ("unconditional", "spatial", "added", "adaln", "mlp", "label-channel")
 SCHEDULES = ("constant", "one-cycle")
 # How a model is trained, unless a field says otherwise.
-RECIPES = {
+RECIPES: dict[str, dict[str, Any]] = {
     "plain": dict(epochs=100, batch_size=256, learning_rate=1e-3, schedule="constant", ema_decay=0.0),
     "fast": dict(epochs=4, batch_size=32, learning_rate=6e-3, schedule="one-cycle", ema_decay=0.998),
 }
@@ -70,7 +71,7 @@ class Config:
     @property
     def channels(self) -> tuple[int, int, int]:
         """Channels at full, half and quarter resolution."""
-        return tuple(int(c * self.width) for c in (32, 64, 128))
+        return int(32 * self.width), int(64 * self.width), int(128 * self.width)
 
     @property
     def latent_size(self) -> int:

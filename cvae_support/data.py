@@ -208,6 +208,7 @@ def load_dataset(path: Path) -> Dataset:
     x_train (N, S, S) uint8, y_train (N,) integers from 0, x_test and y_test. Size and number of classes are read
     from the data; the classes are called by their numbers. Raises DataError, naming the file and what it lacks.
     """
+    arrays: list[np.ndarray]
     if path.is_dir():
         arrays = [parse_idx(read_file(path, name), name).numpy() for name in SHA256]
     elif path.suffix == ".npz":
@@ -218,7 +219,7 @@ def load_dataset(path: Path) -> Dataset:
             raise DataError(f"{path} cannot be read as x_train, y_train, x_test and y_test: {error}") from error
     else:
         raise DataError(f"{path} is neither a folder of IDX files nor an .npz file")
-    for split, images, labels in (("training", *arrays[:2]), ("test", *arrays[2:])):
+    for split, images, labels in (("training", arrays[0], arrays[1]), ("test", arrays[2], arrays[3])):
         where = f"the {split} part of {path}"
         if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1] != images.shape[2]:
             raise DataError(f"{where} needs images (N, S, S) of uint8, got {images.dtype} of shape {images.shape}")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cvae_support.data import Dataset, to_float
 from cvae_support.evaluation import class_grid, first_per_class
-from cvae_support.judge import features
+from cvae_support.judge import AnyJudge, features
 from cvae_support.metrics import (
     active_units,
     aggregate_gap,
@@ -106,7 +106,7 @@ def decode(model: VAE, z: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def look(judge: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+def look(judge: AnyJudge, images: Tensor) -> tuple[Tensor, Tensor]:
     """The judge's features of images (N, 1, S, S), (N, D), and the class it sees in each, (N,)."""
     found = features(judge, images)
     return found, judge.head(found).argmax(1)
@@ -117,7 +117,7 @@ def accuracy(said: Tensor, labels: Tensor) -> float:
 
 
 @lru_cache(maxsize=1)
-def real_side(data: Dataset, judge: nn.Module, second: nn.Module) -> Real:
+def real_side(data: Dataset, judge: AnyJudge, second: AnyJudge) -> Real:
     """Computed once and used for every model."""
     test = to_float(data.test_images)
     return Real(
@@ -153,7 +153,7 @@ def classification_accuracy_score(images: Tensor, labels: Tensor, data: Dataset,
 
 
 def generation(
-    images: Tensor, labels: Tensor, data: Dataset, judge: nn.Module, second: nn.Module, seed: int = 0
+    images: Tensor, labels: Tensor, data: Dataset, judge: AnyJudge, second: AnyJudge, seed: int = 0
 ) -> dict[str, Any]:
     """Images (N, 1, S, S) in [0, 1] of the classes asked for, labels (N,) in order, beside the real test images."""
     real = real_side(data, judge, second)
@@ -201,13 +201,13 @@ def draw_samples(model: VAE, z_train: Tensor, y_train: Tensor, seed: int) -> tup
     if model.conditional:
         z = torch.randn(model.latent_shape(len(labels)), generator=generator)
     else:
-        z = torch.cat([
-            gaussian_samples(z_train[y_train == label], SAMPLES // classes, generator) for label in range(classes)
-        ])
+        z = torch.cat(
+            [gaussian_samples(z_train[y_train == label], SAMPLES // classes, generator) for label in range(classes)]
+        )
     return decode(model, z, labels), labels
 
 
-def latent(test: Encoded, train: Encoded, y_test: Tensor, y_train: Tensor) -> dict[str, float]:
+def latent(test: Encoded, train: Encoded, y_test: Tensor, y_train: Tensor) -> dict[str, Any]:
     """What z holds: units in use, distance to the prior, and the class. Of sampled z, except for active units."""
     z = torch.cat([train.z, test.z]).flatten(1)
     y = torch.cat([y_train, y_test])
@@ -222,7 +222,7 @@ def latent(test: Encoded, train: Encoded, y_test: Tensor, y_train: Tensor) -> di
     }
 
 
-def swapped(model: VAE, data: Dataset, test: Encoded, judge: nn.Module) -> dict[str, float]:
+def swapped(model: VAE, data: Dataset, test: Encoded, judge: AnyJudge) -> dict[str, float]:
     """Encode with y, decode with another class y': does the judge see y', and how far is it from the image?"""
     y = data.test_labels[:SWAPPED]
     shift = torch.randint(1, model.config.num_classes, y.shape, generator=torch.Generator().manual_seed(0))
@@ -262,8 +262,8 @@ def stages(sampling_seeds: Sequence[int]) -> int:
 def evaluate(
     model: VAE,
     data: Dataset,
-    judge: nn.Module,
-    second: nn.Module,
+    judge: AnyJudge,
+    second: AnyJudge,
     sampling_seeds: Sequence[int] = (0, 1, 2),
     progress: Callable[[str], Any] = lambda stage: None,
 ) -> dict[str, Any]:
@@ -314,7 +314,7 @@ def evaluate(
     return {name: short(value) for name, value in (dict.fromkeys(MEASURES) | found).items()}
 
 
-def reconstructions(model: VAE, data: Dataset, judge: nn.Module, second: nn.Module) -> dict[str, Any]:
+def reconstructions(model: VAE, data: Dataset, judge: AnyJudge, second: AnyJudge) -> dict[str, Any]:
     """The generation measures of reconstructed training images, z sampled: what no choice of z can better."""
     index = real_side(data, judge, second).train_index
     labels = data.train_labels[index]
@@ -322,7 +322,7 @@ def reconstructions(model: VAE, data: Dataset, judge: nn.Module, second: nn.Modu
     return {name: short(value) for name, value in generation(images, labels, data, judge, second).items()}
 
 
-def floors(data: Dataset, judge: nn.Module, second: nn.Module) -> dict[str, Any]:
+def floors(data: Dataset, judge: AnyJudge, second: AnyJudge) -> dict[str, Any]:
     """What a model's numbers are read beside: the generation measures of three sets of images, and three MSEs.
 
     real: training images; noise: uniform in [0, 1]; class_means: the mean training image of the class, every time.

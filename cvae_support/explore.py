@@ -76,7 +76,8 @@ class Explorer:
         shuffle = w.Button(description="Shuffle z")
         tracks = [w.FloatSlider(min=-3, max=3, step=0.1) for _ in range(SLIDERS)]
         picture, every, read = w.Image(width=224), w.Image(), w.HTML()
-        seed, edits, busy = [SEED], {}, [False]
+        seed, busy = [SEED], [False]
+        edits: dict[int, float] = {}
 
         def latent(name: str) -> Tensor:
             z = noise(models[name], 1, seed[0]) if source.value is None else codes[name][source.value].view(1, 1, 7, 7)

@@ -129,7 +129,7 @@ def export(folder: Path, data: Dataset) -> dict[str, Any]:
     judge = load_judge()
     chosen = first_per_class(data.test_labels, 1)
     images, labels = data.test_images[chosen], data.test_labels[chosen]
-    garments = [
+    garments: list[dict[str, Any]] = [
         {
             "label": int(label),
             "index": int(index),

@@ -69,10 +69,11 @@ class SecondJudge(nn.Module):
         return self.head(self.features(x))
 
 
-JUDGES = {"judge": Judge, "second": SecondJudge}
+AnyJudge = Judge | SecondJudge
+JUDGES: dict[str, type[AnyJudge]] = {"judge": Judge, "second": SecondJudge}
 
 
-def load_judge(name: str = "judge", device: torch.device | str = "cpu") -> nn.Module:
+def load_judge(name: str = "judge", device: torch.device | str = "cpu") -> AnyJudge:
     """A shipped judge, verified, in float32 and frozen. Raises CheckpointError, saying what is wrong."""
     if name not in JUDGES:
         raise CheckpointError(f"no judge {name!r}; there are {', '.join(JUDGES)}")
@@ -92,6 +93,6 @@ def probabilities(judge: nn.Module, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def features(judge: nn.Module, images: Tensor) -> Tensor:
+def features(judge: AnyJudge, images: Tensor) -> Tensor:
     """Of images (B, 1, 28, 28) in [0, 1]: (B, D)."""
     return torch.cat([judge.features(part) for part in images.split(500)])

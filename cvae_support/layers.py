@@ -22,6 +22,9 @@ class ResnetBlock(nn.Module):
     (B, in_channels, H, W) -> (B, out_channels, H, W)
     """
 
+    norm1: nn.Module
+    norm2: nn.Module
+
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
         self.norm1 = nn.GroupNorm(num_groups(in_channels), in_channels)

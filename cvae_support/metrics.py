@@ -95,11 +95,11 @@ def precision_recall_density_coverage(real: Tensor, fake: Tensor, k: int = 5) ->
         inside.append(in_real.sum(1))
         covered |= in_real.any(0)
         recalled.append((rows < fake_radii[chunk * CHUNK : (chunk + 1) * CHUNK, None]).any(0))
-    inside = torch.cat(inside)
+    balls = torch.cat(inside)
     return {
-        "precision": float((inside > 0).double().mean()),
+        "precision": float((balls > 0).double().mean()),
         "recall": float(torch.stack(recalled).any(0).double().mean()),
-        "density": float(inside.double().mean() / k),
+        "density": float(balls.double().mean() / k),
         "coverage": float(covered.double().mean()),
     }
 

@@ -5,6 +5,8 @@ them; "adaln" modulates every normalization of every residual block; "unconditio
 The two small networks of peers.py wear the same interface.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -84,7 +86,7 @@ class Encoder(nn.Module):
             block(wide, wide, cond_dim),
             nn.GroupNorm(num_groups(wide), wide),
             nn.SiLU(),
-        ])
+        ])  # fmt: skip
         self.to_latent = nn.Conv2d(wide + (conditioning == "spatial"), 2, 3, padding=1)
 
     def forward(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -129,7 +131,7 @@ class Decoder(nn.Module):
             nn.SiLU(),
             nn.Conv2d(narrow, 1, 3, padding=1),
             nn.Sigmoid(),
-        ])
+        ])  # fmt: skip
 
     def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
         if self.conditioning == "spatial":
@@ -144,6 +146,9 @@ class VAE(nn.Module):
     Kingma & Welling 2014; conditional: Sohn et al. 2015 with the prior p(z|y) = N(0, I).
     Raises ValueError on images or labels that do not fit the configuration.
     """
+
+    encoder: Any  # Encoder, or a peer's
+    decoder: Any
 
     def __init__(self, config: Config):
         super().__init__()
@@ -211,7 +216,7 @@ class VAE(nn.Module):
         device = next(self.parameters()).device
         # Drawn on the CPU, so that a seed gives the same z on every device.
         z = torch.randn(self.latent_shape(count), generator=generator).to(device)
-        return self.decode(z, self.embed(y.to(device)) if self.conditional else None)
+        return self.decode(z, self.embed(torch.as_tensor(y, device=device)) if self.conditional else None)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -4,6 +4,8 @@ Both see the label as a one-hot vector and give z as a flat vector, here folded 
 other models.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -102,4 +104,4 @@ class LabelChannelDecoder(nn.Module):
         return self.net(torch.cat([z.flatten(1), cond], dim=1))
 
 
-PEERS = {"mlp": (MLPEncoder, MLPDecoder), "label-channel": (LabelChannelEncoder, LabelChannelDecoder)}
+PEERS: dict[str, Any] = {"mlp": (MLPEncoder, MLPDecoder), "label-channel": (LabelChannelEncoder, LabelChannelDecoder)}

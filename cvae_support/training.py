@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
@@ -64,7 +65,8 @@ def test_loss(model: VAE, data: Dataset, fabric: Fabric) -> dict[str, float]:
         recon, mu, log_var, _ = model(x, data.test_labels[start : start + TEST_BATCH], eps.to(fabric.device))
         totals += len(images) * torch.stack(vae_loss(recon, x, mu, log_var))
     model.train()
-    recon_loss, kl = (fabric.all_reduce(totals, reduce_op="sum") / len(data.test_images)).tolist()
+    totals = torch.as_tensor(fabric.all_reduce(totals, reduce_op="sum"))
+    recon_loss, kl = totals.div(len(data.test_images)).tolist()
     return {"test_recon": recon_loss, "test_kl": kl}
 
 
@@ -148,9 +150,7 @@ def make_model(config: Config, fabric: Fabric) -> tuple[VAE, AveragedModel | Non
         net = VAE(config)
     # Channels last is the faster layout for these convolutions, on CPUs and GPUs alike.
     net = net.to(fabric.device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(
-        net.parameters(), lr=config.learning_rate, fused=fabric.device.type in ("cpu", "cuda")
-    )
+    optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate, fused=fabric.device.type in ("cpu", "cuda"))
     average = None
     if config.ema_decay:
         average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
@@ -262,7 +262,7 @@ def run_epochs(
     last = folder / "last.json"
     model, optimizer = fabric.setup(net, optimizer)
     data = data.to(fabric.device)
-    best = average.module if average is not None else net  # the weights that are tested and kept
+    best = cast(VAE, average.module) if average is not None else net  # the weights that are tested and kept
     interrupted = None
     with progress_bar(fabric) as progress:
         try:
@@ -338,4 +338,4 @@ def train_epoch(
         done = (step + 1) * config.batch_size
         progress.update(task, advance=1, speed=f"{done / (time.perf_counter() - start):.0f} images/s")
     progress.remove_task(task)
-    return fabric.all_reduce(losses, reduce_op="mean")
+    return torch.as_tensor(fabric.all_reduce(losses, reduce_op="mean"))

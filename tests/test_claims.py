@@ -170,7 +170,12 @@ def test_the_sharp_model_leads_with_class_aware_codes(generated):
     assert sharp["prior_frechet_distance"] > 3 * max(other["frechet_distance"] for other in others)
     for other in others:
         assert sharp["frechet_distance"] < other["frechet_distance"]
-        for measure in ("conditional_accuracy", "conditional_accuracy_second", "classification_accuracy_score", "coverage"):
+        for measure in (
+            "conditional_accuracy",
+            "conditional_accuracy_second",
+            "classification_accuracy_score",
+            "coverage",
+        ):
             assert sharp[measure] > other[measure]
     assert sharp["precision"] < max(other["precision"] for other in others)
 

@@ -140,9 +140,7 @@ def test_data_that_does_not_fit_is_refused_before_anything_is_written(few, confi
     assert not (tmp_path / "run").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_and_names_the_step_and_the_last_good_epoch(
-    few, config, tmp_path, monkeypatch
-):
+def test_a_loss_that_is_not_finite_stops_and_names_the_step_and_the_last_good_epoch(few, config, tmp_path, monkeypatch):
     loss = training.vae_loss
     calls = iter(range(1000))
 

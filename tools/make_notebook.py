@@ -28,6 +28,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def rewrite(tree: Any, change: Callable[[Node], list[Node] | None]) -> Any:
         return {key: rewrite(value, change) for key, value in tree.items()}
     if not isinstance(tree, list):
         return tree
-    result = []
+    result: list[Any] = []
     for item in tree:
         changed = change(item) if isinstance(item, dict) and "t" in item else None
         result.extend([rewrite(item, change)] if changed is None else changed)
@@ -245,7 +246,7 @@ def inline(post: Post, text: str, file: Path, skipped: int, root: Path, depth: i
                 raise NotebookError(f"{place}: the file to include, {name}, does not exist")
             inline(post, included.read_text(encoding="utf-8").rstrip("\n"), included, 0, root, depth + 1)
             continue
-        post.lines.append(SHORTCODE.sub(lambda match, place=place: value_of(post, match, place), line))
+        post.lines.append(SHORTCODE.sub(partial(value_of, post, place=place), line))
         post.places.append(place)
 
 
@@ -791,7 +792,7 @@ def code_cell(post: Post, cell: CodeCell) -> tuple[str, dict[str, Any]]:
     options = cell.options
     if options.get("output") == "asis":
         raise NotebookError(f"{cell.place}: output: asis works on the site only; show Markdown(...) instead")
-    notes = {key: options[key] for key in ("label", "include", "output") if key in options}
+    notes: dict[str, Any] = {key: options[key] for key in ("label", "include", "output") if key in options}
     notes |= {"summary": options["code-summary"]} if "code-summary" in options else {}
     notes |= {"fold": options["code-fold"]} if "code-fold" in options else {}
     if options.get("echo", True) and options.get("include", True):

@@ -1,6 +1,6 @@
 """Make assets/social-card.png, the picture that other sites show with a link to this one.
 
-    python tools/social_card.py        (needs playwright and chromium)
+python tools/social_card.py        (needs playwright and chromium)
 """
 
 import shutil

@@ -84,8 +84,9 @@ def card(data: Dataset) -> str:
         "",
         f"Both were trained with AdamW at a one-cycle rate up to {PEAK:g}, batches of {BATCH}, half of the images "
         "mirrored, labels smoothed by 0.05. The running average of the weights at the end ships, in half precision; "
-        "no epoch was picked on the test images. (A first version, narrower, of 10 epochs and with images moved by up to "
-        "two pixels, fitted the training images too loosely, at 0.9242 and 0.9157 on the test images, and was replaced.)",
+        "no epoch was picked on the test images. (A first version, narrower, of 10 epochs and with images moved by "
+        "up to two pixels, fitted the training images too loosely, at 0.9242 and 0.9157 on the test images, and was "
+        "replaced.)",
         "",
         "| | " + " | ".join(f"`{name}`" for name in JUDGES) + " |",
         "|:--|" + "--:|" * len(JUDGES),

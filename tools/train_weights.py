@@ -10,6 +10,7 @@ writes what depends on the weights: the t-SNE maps, the pictures of samples, and
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from overview_sprite import draw_sprite
@@ -32,7 +33,7 @@ from cvae_support.study import SEEDS, losses
 
 # At a quarter of the tutorial's width, which a CPU core trains in four to seven minutes an epoch. For the full
 # models give a GPU: width 1.0 and recipe "plain".
-SMALL = dict(width=0.25, recipe="fast")
+SMALL: dict[str, Any] = dict(width=0.25, recipe="fast")
 WANTED = [
     (Config("spatial", **SMALL), SEEDS),
     (Config("adaln", **SMALL), SEEDS),

@@ -233,7 +233,7 @@ def test_it_says_what_is_drawn_once_the_reader_pauses(live):
 
 
 def test_a_frame_takes_less_than_50_ms(live):
-    """From the reader's move to the painted picture, the judge included; the best of ten, as other work may be going on."""
+    """From the reader's move to the painted picture, the judge included; the best of ten, as other work may go on."""
     slider, taken = live.locator("#live-share"), []
     settled(live)
     for share in range(20, 40, 2):
