@@ -8,6 +8,10 @@ losses       reconstruction and KL
 training     one loop for every model, on Lightning Fabric
 checkpoints  safetensors and JSON; load_or_train
 study        the experiments the page reports, and their results
+judge        two classifiers of our own, which say what a picture shows
+metrics      measures of samples and latents, on tensors
+evaluate     every measure of one model
+tables       the tables of results
 evaluation   samples, reconstructions, paths and maps of the latent space
 figures      every figure of the page
 export       ONNX files, and what the page's live decoder loads

@@ -1,11 +1,12 @@
-"""The command line: python -m cvae_support data | train | study | sample | info | export."""
+"""The command line: python -m cvae_support data | train | evaluate | study | sample | info | export."""
 
 import argparse
+import json
 import sys
 from dataclasses import fields
 from pathlib import Path
 
-from cvae_support.checkpoints import SHIPPED_FOLDER, CheckpointError, load_model, run_folder
+from cvae_support.checkpoints import SHIPPED_FOLDER, CheckpointError, load_model, run_folder, write_atomically
 from cvae_support.config import MODELS, RECIPES, SCHEDULES, Config
 from cvae_support.data import cache_folder, load_dataset, load_fashion_mnist
 
@@ -17,6 +18,7 @@ EXAMPLES = """examples:
   python -m cvae_support train --epochs 1 --width 0.25 --images 5120            # a minute's try
   python -m cvae_support train --data digits.npz --batch-size 64
   fabric run --accelerator=cuda --devices=2 --precision=bf16-mixed cvae_support/__main__.py train --model adaln
+  python -m cvae_support evaluate adaln-w0.25-kl0.01-fast --seeds 1 --out measures.json
   python -m cvae_support study --report                                         # the page's experiments so far
   python -m cvae_support info
   python -m cvae_support sample adaln-w0.25-kl0.01-fast --class Sandal --count 8 --out sandals.png
@@ -65,6 +67,41 @@ def run_train(arguments: argparse.Namespace) -> None:
     folder = arguments.folder or run_folder(config, data.checksum)
     train(config, data, folder, resume=arguments.resume)
     print(f"weights: {folder / 'final.json'}")
+
+
+def run_evaluate(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from cvae_support.evaluate import evaluate, stages
+    from cvae_support.judge import load_judge
+    from cvae_support.study import read
+    from cvae_support.tables import measures_table
+
+    if arguments.seeds < 1:
+        raise ValueError(f"--seeds must be 1 or more, got {arguments.seeds}")
+    model, record = load_model(find_weights(arguments.weights))
+    data = load_fashion_mnist()
+    side = model.config.image_size
+    if side != data.test_images.shape[-1] or record["classes"] != list(data.classes):
+        raise ValueError(
+            f"the judges know the garments of Fashion-MNIST only, at 28 x 28; {arguments.weights} was trained on "
+            f"{side} x {side} images of {len(record['classes'])} classes: {', '.join(record['classes'])}"
+        )
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)  # better to fail now than after minutes
+    seeds = list(range(arguments.seeds))
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), transient=True) as bar:
+        task = bar.add_task("", total=stages(seeds))
+        found = evaluate(
+            model, data, load_judge("judge"), load_judge("second"), seeds,
+            progress=lambda stage: bar.update(task, description=stage, advance=1),
+        )  # fmt: skip
+    Console().print(measures_table(found, read("floors") or {}))
+    if arguments.out:
+        result = {"weights": record["weights"], "fingerprint": record["fingerprint"], "sampling_seeds": seeds}
+        write_atomically(arguments.out, json.dumps(result | {"measures": found}, indent=1).encode())
+        print(f"measures: {arguments.out}")
 
 
 def run_study(arguments: argparse.Namespace) -> None:
@@ -132,7 +169,7 @@ def config_fields():
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m cvae_support",
-        description="The class-conditional VAE of the tutorial: its data, its training, its samples.",
+        description="The class-conditional VAE of the tutorial: its data, its training, its measures, its samples.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -161,6 +198,12 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     train.add_argument("--images", type=int, default=0, metavar="N", help="use the first N training images only")
     train.set_defaults(run=run_train)
+
+    evaluate = commands.add_parser("evaluate", help="measure a model's samples and latents (minutes)")
+    evaluate.add_argument("weights", help="a name that `info` lists, or a checkpoint's .json file")
+    evaluate.add_argument("--seeds", type=int, default=3, metavar="N", help="draw N sets of samples (default 3)")
+    evaluate.add_argument("--out", type=Path, help="a .json file for all measures (default: none)")
+    evaluate.set_defaults(run=run_evaluate)
 
     study = commands.add_parser("study", help="run the experiments the page reports (goes on where it stopped)")
     study.add_argument("--report", action="store_true", help="train nothing; collect and print what there is")

@@ -1,8 +1,11 @@
-"""The tables of measured results, as Markdown."""
+"""The tables of measured results: as Markdown for the page, and for the terminal."""
 
 from collections.abc import Collection, Sequence
 from statistics import mean, stdev
 from typing import Any
+
+from rich.box import SIMPLE
+from rich.table import Table
 
 from cvae_support.evaluate import MEASURES
 
@@ -65,3 +68,28 @@ def results_table(rows: dict[str, Sequence[dict[str, Any]]], keys: Sequence[str]
     lines = ["| |" + "|".join(COLUMNS[key][0] for key in keys) + "|", "|:--|" + "--:|" * len(keys)]
     lines += [f"| {name} |" + "|".join(cell(name, key) for key in keys) + "|" for name in rows]
     return "\n".join(lines)
+
+
+def measures_table(found: dict[str, Any], floors: dict[str, dict[str, Any]]) -> Table:
+    """What evaluate found of one model, ± the deviation over sampling seeds, beside what floors found, if anything."""
+    arrows = {"higher": "↑", "lower": "↓", None: ""}
+    beside = {name: row for name, row in floors.items() if name != "mse"}
+
+    def cell(row: dict[str, Any], key: str) -> str:
+        value, spread = row.get(key), row.get(f"{key}_std")
+        if value is None:
+            return "–"
+        text = f"{value:.4f}" if isinstance(value, float) else str(value)
+        return text + (f" ± {spread:.4f}" if spread is not None else "")
+
+    notes = ["↑: higher is better, ↓: lower is"]
+    notes += [f"MSE of {name.replace('_', ' ')}: {mse:.4f}" for name, mse in floors.get("mse", {}).items()]
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), caption="\n".join(notes), caption_justify="left")
+    table.add_column("measure")
+    table.add_column("model", justify="right", no_wrap=True)
+    table.add_column("")
+    for name in beside:  # as narrow as can be, for a terminal of 80 columns
+        table.add_column(name.replace("_", " "), justify="right", max_width=11, overflow="fold")
+    for key, (name, better) in MEASURES.items():
+        table.add_row(name, cell(found, key), arrows[better], *(cell(row, key) for row in beside.values()))
+    return table

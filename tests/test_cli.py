@@ -1,9 +1,17 @@
 """The command line does what its help says, and answers bad input in one line."""
 
+import json
+from dataclasses import replace
+
 import pytest
 from PIL import Image
+from torch.nn.functional import pad
 
+from cvae_support import evaluate
 from cvae_support.__main__ import config_fields, main, shipped_names
+from cvae_support.evaluate import MEASURES
+from cvae_support.judge import JUDGES
+from cvae_support.training import train
 
 QUICK = ["--width=0.125", "--epochs=1", "--batch-size=32", "--images=96"]
 
@@ -14,7 +22,7 @@ def test_help_has_examples(capsys):
     assert stopped.value.code == 0
     printed = capsys.readouterr().out
     assert "examples:" in printed
-    for command in ("data", "train", "study", "sample", "info"):
+    for command in ("data", "train", "evaluate", "study", "sample", "info"):
         assert f"python -m cvae_support {command}" in printed
 
 
@@ -60,6 +68,52 @@ def test_an_unconditional_model_is_sampled_without_a_class(tmp_path, capsys):
     assert "unconditional" in capsys.readouterr().out
 
 
+@pytest.fixture
+def quick_measures(monkeypatch, tmp_path, data):
+    """Untrained judges, few images, and a folder of results that is empty."""
+    for name, value in {"SAMPLES": 100, "TRAIN": 100, "QUERIES": 20, "SWAPPED": 20, "SHARED_Z": 4}.items():
+        monkeypatch.setattr(evaluate, name, value)
+    monkeypatch.setattr("cvae_support.judge.load_judge", lambda name: JUDGES[name]().eval())
+    monkeypatch.setattr("cvae_support.__main__.load_fashion_mnist", lambda: data.first(600, 100))
+    monkeypatch.setattr("cvae_support.study.RESULTS_FOLDER", tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+@pytest.mark.parametrize("model", ["spatial", "unconditional"])
+def test_evaluate_prints_and_writes_the_measures_of_any_checkpoint(model, quick_measures, tmp_path, capsys):
+    assert main(["train", f"--model={model}", *QUICK, f"--folder={tmp_path}"]) == 0
+    out = tmp_path / "new" / "measures.json"
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "final.json"), "--seeds=2", f"--out={out}"]) == 0
+    written, printed = json.loads(out.read_text()), capsys.readouterr().out
+    assert written["sampling_seeds"] == [0, 1] and MEASURES.keys() <= written["measures"].keys()
+    assert [path.name for path in out.parent.iterdir()] == ["measures.json"]
+    assert all(name in printed for name, _ in MEASURES.values()) and str(out) in printed
+    spread = written["measures"]["frechet_distance"], written["measures"]["frechet_distance_std"]
+    assert "{:.4f} ± {:.4f}".format(*spread) in printed
+
+
+def test_evaluate_shows_the_yardsticks_where_there_are_any(quick_measures, tmp_path, capsys):
+    weights = "unconditional-w0.25-kl0.01-fast"
+    assert main(["evaluate", weights, "--seeds=1"]) == 0
+    without = capsys.readouterr().out
+    assert "class means" not in without
+    (tmp_path / "floors.json").write_text('{"class_means": {"recall": 0.125}, "mse": {"mean_image": 0.0866}}')
+    assert main(["evaluate", weights, "--seeds=1"]) == 0
+    printed = capsys.readouterr().out
+    assert "class means" in printed and "0.1250" in printed and "MSE of mean image: 0.0866" in printed
+
+
+@pytest.mark.parametrize("side", [28, 32])
+def test_evaluate_refuses_a_model_of_other_images(side, few, config, tmp_path, capsys):
+    """Digits, even of the same size."""
+    images = {name: pad(getattr(few, name), [(side - 28) // 2] * 4) for name in ("train_images", "test_images")}
+    train(config(epochs=1, image_size=side), replace(few, classes=tuple("0123456789"), **images), tmp_path)
+    assert main(["evaluate", str(tmp_path / "final.json")]) == 1
+    error = capsys.readouterr().err
+    assert "Fashion-MNIST only, at 28 x 28" in error and f"{side} x {side} images of 10 classes: 0, 1, 2" in error
+
+
 def test_info_lists_what_ships(capsys):
     assert main(["info"]) == 0
     printed = capsys.readouterr().out
@@ -76,6 +130,9 @@ def test_info_lists_what_ships(capsys):
         (["train", "--data=nowhere"], "nowhere is neither a folder of IDX files nor an .npz file"),
         (["sample", "nothing", "--class=3", "--count=0"], "--count must be 1 or more"),
         (["train", "--width=0.01"], "use 0.125 or more"),
+        (["evaluate", "nothing"], "no weights called 'nothing'"),
+        (["evaluate", "adaln-w0.25-kl0.01-fast", "--seeds=0"], "--seeds must be 1 or more, got 0"),
+        (["evaluate", "adaln-w0.25-kl0.01-fast", f"--out={__file__}/m.json"], "File exists"),
         (["train", "--images=100", "--width=0.125"], "batch_size 256 is more than the 100 training images"),
     ],
 )
