@@ -89,7 +89,7 @@ def measures_table(found: dict[str, Any], floors: dict[str, dict[str, Any]]) -> 
     table.add_column("model", justify="right", no_wrap=True)
     table.add_column("")
     for name in beside:  # as narrow as can be, for a terminal of 80 columns
-        table.add_column(name.replace("_", " "), justify="right", max_width=11, overflow="fold")
+        table.add_column(name.replace("_", " "), justify="right", max_width=8, overflow="fold")
     for key, (name, better) in MEASURES.items():
         table.add_row(name, cell(found, key), arrows[better], *(cell(row, key) for row in beside.values()))
     return table

@@ -97,11 +97,11 @@ def test_evaluate_shows_the_yardsticks_where_there_are_any(quick_measures, tmp_p
     weights = "unconditional-w0.25-kl0.01-fast"
     assert main(["evaluate", weights, "--seeds=1"]) == 0
     without = capsys.readouterr().out
-    assert "class means" not in without
-    (tmp_path / "floors.json").write_text('{"class_means": {"recall": 0.125}, "mse": {"mean_image": 0.0866}}')
+    assert "noise" not in without
+    (tmp_path / "floors.json").write_text('{"noise": {"recall": 0.125}, "mse": {"mean_image": 0.0866}}')
     assert main(["evaluate", weights, "--seeds=1"]) == 0
     printed = capsys.readouterr().out
-    assert "class means" in printed and "0.1250" in printed and "MSE of mean image: 0.0866" in printed
+    assert "noise" in printed and "0.1250" in printed and "MSE of mean image: 0.0866" in printed
 
 
 @pytest.mark.parametrize("side", [28, 32])
