@@ -42,6 +42,38 @@ lint: $(INSTALLED)  ## check style, types and spelling
 notebook: $(INSTALLED)  ## make the .ipynb of every post from its .qmd
 	@$(RUN) tools/make_notebook.py
 
+# The tests of the package alone, which need none of what makes the site.
+ON ?= 3.10
+VERSIONS ?= lowest-direct
+PACKAGE_TESTS := $(addprefix tests/test_,checkpoints.py data.py faults.py losses.py models.py properties.py weights.py)
+
+offline: site  ## build the site once more without any network (Linux, as root)
+	@rm -rf _site
+	@unshare --net sh -c 'ip link set lo up && $(MAKE) --no-print-directory site'
+
+compat:  ## test the package on Python ON=3.10 with the oldest or newest it accepts: VERSIONS=lowest-direct or highest (needs uv)
+	@uv run --isolated --no-project --python $(ON) --resolution $(VERSIONS) --with-editable . \
+	  --with 'pytest>=8' --with 'hypothesis>=6.100' python -m pytest -p no:cacheprovider $(PACKAGE_TESTS)
+
+execute: data  ## run the notebooks from the weights that ship
+	@$(RUN) -m pytest tests/test_notebook.py -k runs
+
+colab:  ## run the notebooks in Colab's own image (needs docker and 40 GB of disk)
+	@for notebook in posts/*/*.ipynb; do \
+	  docker run --rm --entrypoint bash --volume "$(CURDIR):/repository:ro" --env CVAE_REPOSITORY=/repository \
+	    --env GIT_CONFIG_COUNT=1 --env GIT_CONFIG_KEY_0=safe.directory --env GIT_CONFIG_VALUE_0='*' $(COLAB) \
+	    -c "cd /tmp && jupyter nbconvert --to notebook --execute --output done.ipynb --output-dir /tmp /repository/$$notebook" \
+	    || exit 1; \
+	done
+COLAB := us-docker.pkg.dev/colab-images/public/runtime
+
+links: $(INSTALLED)  ## ask for every address the pages and documents name
+	@$(RUN) tools/check_links.py
+
+audit: $(INSTALLED)  ## look the pinned requirements up among known vulnerabilities
+	@$(RUN) -m pip install --quiet --disable-pip-version-check pip-audit
+	@$(RUN) -m pip_audit --requirement requirements.txt --no-deps --disable-pip
+
 weights: data  ## train the models that ship (hours on a CPU; goes on where it stopped)
 	@$(RUN) tools/train_weights.py
 
