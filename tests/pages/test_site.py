@@ -19,10 +19,11 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 POST = "posts/class_conditional_vae/class_conditional_vae"
-FIGURES = 13  # drawn by Plotly
+FIGURES = 17  # drawn by Plotly
 SECTIONS = (
     "From unconditional to conditional", "Setup", "base architecture", "Spatial concatenation", "Group normalization",
-    "Adaptive layer normalization", "Comparing", "taken apart", "Play with it", "next",
+    "Adaptive layer normalization", "Comparing", "taken apart", "What the numbers say", "How the models were trained",
+    "Play with it", "next",
 )  # fmt: skip
 
 
