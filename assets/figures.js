@@ -60,7 +60,7 @@
   const numbers = ({ bdata }) => Int8Array.from(atob(bdata), (byte) => byte.charCodeAt(0)); // as plotly.py packs them
 
   const drawnAsShapes = (traces, layout, width) => {
-    if (!traces[0].x?.bdata) return { traces, shapes: layout.shapes }; // only maps have their points packed
+    if (traces[0].mode !== "markers") return { traces };
     const points = traces.map(({ x, y }) => [numbers(x), numbers(y)]);
     const span = Math.max(...points.flat().map((values) => Math.max(...values) - Math.min(...values)));
     const room = Math.min(width / panels(layout), 400); // pixels that a map is wide
