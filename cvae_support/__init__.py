@@ -4,6 +4,7 @@ config       what defines a trained model, and its fingerprint
 data         Fashion-MNIST, found and verified
 layers       residual block, attention, adaptive group normalization
 models       encoder, decoder, and the VAE in three kinds: unconditional, spatial, adaln
+peers        two small networks to compare with, which wear the VAE's interface
 losses       reconstruction and KL
 training     one loop for every model, on Lightning Fabric
 checkpoints  safetensors and JSON; load_or_train

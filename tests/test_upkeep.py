@@ -1,0 +1,119 @@
+"""What the next maintainer relies on: tables that are true, pins that agree, a map that is complete."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import cvae_support
+
+ROOT = Path(__file__).resolve().parents[1]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+# Prints {"file::test": [cases, of these expected to fail]}.
+COLLECT = """
+import collections, json, sys, pytest
+class Count:
+    def pytest_collection_finish(self, session):
+        found = collections.defaultdict(lambda: [0, 0])
+        for item in session.items:
+            cases = found[f"{item.path.stem.removeprefix('test_')}::{item.originalname.removeprefix('test_')}"]
+            cases[0] += 1
+            cases[1] += item.get_closest_marker("xfail") is not None
+        print("\\n" + json.dumps(found))
+pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", *sys.argv[1:]], plugins=[Count()])
+"""
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_the_table_of_faults_counts_what_the_tests_try():
+    """A row names its tests; tried are their cases, lost those that are expected to fail, survived the others."""
+    rows = re.findall(r"^\| (.+?) \| (\d+) \| (\d+) \| (\d+) \| (.+?) \|$", read("README.md"), re.MULTILINE)
+    named = {row[0]: re.findall(r"`(\w+::\w+)`", row[4]) for row in rows}
+    files = sorted({f"tests/test_{name.split('::')[0]}.py" for names in named.values() for name in names})
+    command = [sys.executable, "-c", COLLECT, *files]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    total = [0, 0]
+    for fault, tried, survived, lost, _ in rows:
+        if fault == "**all**":
+            cases, failing = total
+        else:
+            assert [name for name in named[fault] if name not in found] == [], fault
+            cases, failing = (sum(found[name][i] for name in named[fault]) for i in (0, 1))
+            total = [total[0] + cases, total[1] + failing]
+        assert (int(tried), int(survived), int(lost)) == (cases, cases - failing, failing), fault
+    counted = {name for names in named.values() for name in names}
+    assert len(rows) > 15 and {name for name in found if name.startswith("faults::")} <= counted
+
+
+def test_the_map_of_the_package_is_complete():
+    modules = {path.stem for path in Path(cvae_support.__file__).parent.glob("[a-z]*.py")}
+    assert set(re.findall(r"^(\w+)  ", cvae_support.__doc__, re.MULTILINE)) == modules
+
+
+def test_what_the_package_needs_is_pinned_within_what_it_accepts():
+    tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11")
+    pins = dict(re.findall(r"^([\w-]+)==([\d.]+)$", read("requirements.txt"), re.MULTILINE))
+    for needed in tomllib.loads(read("pyproject.toml"))["project"]["dependencies"]:
+        name, oldest = needed.split(">=")
+        assert [int(n) for n in pins[name].split(".")] >= [int(n) for n in oldest.split(".")], name
+
+
+def test_quarto_is_the_same_everywhere():
+    named = [re.findall(r"1\.7\.\d+", path.read_text()) for path in WORKFLOWS]
+    named += [re.findall(r"quarto-1\.7\.\d+|v1\.7\.\d+", read(".devcontainer/Dockerfile"))]
+    assert {version[-6:] for versions in named for version in versions} == {"1.7.34"}
+    assert "Quarto 1.7.34" in read("README.md")
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_only_calls_make(path):
+    """So that what runs there runs here. Beside that: room on the disk, and make itself where it is missing."""
+    targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
+    for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values():
+        for command in filter(None, (step.get("run") for step in job["steps"])):
+            made = re.search(r"\bmake ([a-z]+)", command)
+            assert re.match(r"\.ci/run$|sudo rm -rf|choco install make$", command) or made[1] in targets, command
+
+
+def test_the_workflows_cover_the_pythons_the_package_accepts():
+    package = yaml.safe_load(read(".github/workflows/test.yml"))["jobs"]["package"]["strategy"]["matrix"]
+    assert package["python"] == ["3.10", "3.11", "3.12", "3.13"]
+    assert 'requires-python = ">=3.10"' in read("pyproject.toml")
+    assert {job["os"] for job in package["include"]} == {"ubuntu-latest", "macos-latest", "windows-latest"}
+
+
+def test_what_ships_of_others_is_listed_with_its_licence(script):
+    notice = read("NOTICE.md")
+    for path in (ROOT / "assets").rglob("*.min.js"):
+        first = path.read_text(encoding="utf-8")[:200]
+        name, version = re.search(r"(\w+\.js) \(.*?\) v([\d.]+)", first).groups()
+        assert f"| {name} | {version} |" in notice
+    assert f"| onnxruntime-web | {script('tools/fetch_runtime.py').VERSION} |" in notice
+
+
+def test_the_check_of_links_finds_them_and_says_what_is_gone(script, monkeypatch, capsys):
+    links = script("tools/check_links.py")
+    text = (
+        "See <https://a.org/x>, [b](https://b.org/y). `http://localhost:8000`\n doi = {10.1/z}, eprint = {1312.6114},"
+    )
+    found = {"https://a.org/x", "https://b.org/y", "https://doi.org/10.1/z", "https://arxiv.org/abs/1312.6114"}
+    assert links.addresses(text) == found
+    monkeypatch.setattr(links, "answer", lambda address: "answers 404" if "arxiv" in address else "")
+    assert links.main() == 1
+    assert "https://arxiv.org/abs/1312.6114: answers 404" in capsys.readouterr().out
+    monkeypatch.setattr(links, "answer", lambda address: "refused (403)")
+    assert links.main() == 0
+
+
+def test_the_version_is_the_same_everywhere():
+    version = cvae_support.__version__
+    assert f'version = "{version}"' in read("pyproject.toml") and f"\nversion: {version}\n" in read("CITATION.cff")
+    assert f"## {version}\n" in read("CHANGELOG.md")
