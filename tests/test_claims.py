@@ -7,10 +7,12 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
+import torch
 
 from cvae_support.checkpoints import SHIPPED_FOLDER, load_model, load_record
 from cvae_support.config import RECIPES
-from cvae_support.judge import JUDGE_RECORD, JUDGES_FOLDER
+from cvae_support.evaluation import blend, noise
+from cvae_support.judge import JUDGE_RECORD, JUDGES_FOLDER, load_judge, probabilities
 from cvae_support.models import count_parameters
 from cvae_support.study import ARMS, SEARCH, SEEDS, at_epoch, curves, measured, read
 
@@ -206,3 +208,50 @@ def test_the_class_means_fool_what_the_solution_says_they_fool(generated, yardst
     assert means["conditional_accuracy"] > max(model["conditional_accuracy"] for model in generated.values()) - 0.01
     assert means["classification_accuracy_score"] > 0.6 and means["coverage"] < 0.01
     assert means["frechet_distance"] > 3 * max(model["frechet_distance"] for model in generated.values())
+
+
+@pytest.fixture(scope="module")
+def of():
+    """A measure of an arm, mean over its seeds."""
+    return lambda arm, measure: mean(run[measure] for run in measured(arm))
+
+
+def test_a_blind_encoder_leaves_the_class_in_z(of):
+    """'with a blind encoder the decoder takes the class from z'"""
+    for model in ("spatial", "adaLN"):
+        blind = f"{model}, blind encoder"
+        assert of(blind, "conditional_accuracy") < of(model, "conditional_accuracy") - 0.15
+        assert of(blind, "label_swap_accuracy") < of(model, "label_swap_accuracy") / 1.5
+        assert of(blind, "probe_linear_accuracy") > of(model, "probe_linear_accuracy") + 0.05
+
+
+def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(of):
+    """'with a blind encoder nearly as often', 'it takes training', 'The class has not left z'"""
+    linear = "probe_linear_accuracy"
+    for model in ("spatial", "adaLN"):
+        assert 0 < of("unconditional", linear) - of(f"{model}, blind encoder", linear) < 0.06
+        assert of(f"{model}, blind encoder", linear) > of(model, linear) > of(f"{model}, 4 epochs", linear) + 0.2
+        assert of(f"{model}, 4 epochs", "probe_mlp_accuracy") > 0.6 > 2 * of(f"{model}, 4 epochs", linear)
+
+
+@torch.no_grad()
+def test_the_judge_along_the_blends(ends):
+    """'in nearly equal steps', 'mixed pixels count as a boot early', 'a threshold instead', 'is never convinced'"""
+    judge, shares = load_judge(), torch.linspace(0, 1, 11)
+    many = noise(ends[ADALN][1], 64, seed=3)
+
+    def sure(images, label):
+        return probabilities(judge, images.flatten(0, 1)[:, None]).view(64, 11, -1)[:, :, label].mean(dim=0)
+
+    for name in (SPATIAL, ADALN):
+        model = ends[name][1]
+        boot, dress, coat = (
+            torch.stack([blend(model, a, b, shares, z[None]) for z in many]) for a, b in [(7, 9), (1, 3), (2, 4)]
+        )
+        steps = sure(boot, 9).diff()
+        assert steps.min() > 0 and steps.max() < 0.2
+        steps = sure(dress, 3).diff()
+        assert steps[:2].max() < 0.05 and steps[-2:].max() < 0.1 and steps.max() > 0.15  # flat, steep, flat
+        assert sure(coat, 4).max() < 0.3
+        mixed = torch.lerp(boot[:, :1], boot[:, -1:], shares.view(1, -1, 1, 1))
+        assert sure(mixed, 9)[3] > sure(boot, 9)[3] + 0.2
