@@ -69,11 +69,18 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], record: dict[str, Any])
     weights = path.with_name(f"{path.stem}.{digest[:12]}.safetensors")
     write_atomically(weights, content)
     head = {"format": FORMAT, "weights": weights.name, "sha256": digest, "versions": versions()}
-    write_atomically(path, json.dumps(head | record, indent=1).encode())
+    whole = head | record
+    write_atomically(path, json.dumps(whole | {"record_sha256": record_digest(whole)}, indent=1).encode())
     # Only now is the older one not needed. Twelve hex digits: other files of that name, such as maps, stay.
     for stale in path.parent.glob(f"{path.stem}.{'[0-9a-f]' * 12}.safetensors"):
         if stale != weights:
             stale.unlink()
+
+
+def record_digest(record: dict[str, Any]) -> str:
+    """SHA-256 of all of a record but this itself, as it is once it has been through a file."""
+    kept = {name: value for name, value in record.items() if name != "record_sha256"}
+    return hashlib.sha256(json.dumps(json.loads(json.dumps(kept)), sort_keys=True).encode()).hexdigest()
 
 
 def load_record(path: Path, needed: frozenset[str] = RECORD) -> dict[str, Any]:
@@ -87,6 +94,9 @@ def load_record(path: Path, needed: frozenset[str] = RECORD) -> dict[str, Any]:
         for name in needed & TYPES.keys():
             if not isinstance(record[name], TYPES[name]):
                 raise ValueError(f"its {name} is {record[name]!r}")
+        digest = record_digest(record)
+        if record.get("record_sha256", digest) != digest:  # records of earlier versions have none
+            raise ValueError("it is altered: its record_sha256 is not that of the rest")
     except FileNotFoundError as error:
         raise CheckpointError(f"no checkpoint at {path}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -110,7 +110,8 @@ def test_a_pickle_is_not_read(saved, tmp_path):
     tensors_file(path).write_bytes(content)
     import hashlib
 
-    path.write_text(json.dumps(record | {"sha256": hashlib.sha256(content).hexdigest()}))
+    record |= {"sha256": hashlib.sha256(content).hexdigest()}
+    path.write_text(json.dumps(record | {"record_sha256": checkpoints.record_digest(record)}))
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         load_model(path)
     assert not (tmp_path / "exploded").exists()
