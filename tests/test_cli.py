@@ -9,8 +9,10 @@ from torch.nn.functional import pad
 
 from cvae_support import evaluate
 from cvae_support.__main__ import config_fields, main, shipped_names
+from cvae_support.checkpoints import save_checkpoint
 from cvae_support.evaluate import MEASURES
 from cvae_support.judge import JUDGES
+from cvae_support.models import VAE
 from cvae_support.training import train
 
 QUICK = ["--width=0.125", "--epochs=1", "--batch-size=32", "--images=96"]
@@ -112,6 +114,12 @@ def test_evaluate_refuses_a_model_of_other_images(side, few, config, tmp_path, c
     assert main(["evaluate", str(tmp_path / "final.json")]) == 1
     error = capsys.readouterr().err
     assert "Fashion-MNIST only, at 28 x 28" in error and f"{side} x {side} images of 10 classes: 0, 1, 2" in error
+
+
+def test_info_of_a_model_that_was_never_trained(config, tmp_path, capsys):
+    save_checkpoint(tmp_path / "m.json", VAE(config()).state_dict(), config(), data="", classes=[], history=[])
+    assert main(["info", str(tmp_path / "m.json")]) == 0
+    assert "test loss" not in capsys.readouterr().out
 
 
 def test_info_lists_what_ships(capsys):

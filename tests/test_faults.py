@@ -82,8 +82,9 @@ def test_a_bit_flipped_in_the_tensors(saved, tenth):
 @pytest.mark.parametrize(
     "text",
     [
-        '"format": 1', '.safetensors"', '"sha256": "', '"model": "s', '"kl_weight": 0.0', '"batch_size": 3', '"seed": 4',
-        '"zero_init"', '"fingerprint": "', '"classes"', '"a', '"data": "d', '"test_recon": 0', '"torch": "2',
+        '"format": 1', '.safetensors"', '"sha256": "', '"model": "s', '"kl_weight": 0.0', '"batch_size": 3',
+        '"seed": 4', '"zero_init"', '"fingerprint": "', '"classes"', '"a', '"data": "d', '"test_recon": 0',
+        '"torch": "2',
     ],
 )  # fmt: skip
 def test_a_bit_flipped_in_the_record(saved, text):
