@@ -160,6 +160,11 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[VAE, dic
     return model.to(device).eval(), record
 
 
+def best_device() -> str:
+    """Where there is a choice: cuda, else mps, else cpu."""
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def run_folder(config: Config, data_checksum: str) -> Path:
     """Where a local run of this configuration on this data keeps its checkpoints."""
     return cache_folder() / "runs" / f"{config.name}-{config.fingerprint[:8]}-{data_checksum[:8]}"

@@ -21,7 +21,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cvae_support.checkpoints import CheckpointError, differences, load_checkpoint, load_record, save_checkpoint
+from cvae_support.checkpoints import (
+    CheckpointError,
+    best_device,
+    differences,
+    load_checkpoint,
+    load_record,
+    save_checkpoint,
+)
 from cvae_support.config import Config
 from cvae_support.data import Dataset, to_float
 from cvae_support.losses import vae_loss
@@ -133,7 +140,7 @@ def make_fabric() -> Fabric:
     if os.environ.get("LT_CLI_USED"):
         return Fabric()
     bf16 = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
-    return Fabric(devices=1, precision="bf16-mixed" if bf16 else "32-true")
+    return Fabric(accelerator=best_device(), devices=1, precision="bf16-mixed" if bf16 else "32-true")
 
 
 def device_name(device: torch.device) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,10 +13,11 @@ import pytest
 import torch
 
 from cvae_support import training
-from cvae_support.checkpoints import CheckpointError, load_checkpoint, load_model
+from cvae_support.checkpoints import CheckpointError, best_device, load_checkpoint, load_model
 from cvae_support.models import VAE
 from cvae_support.training import TrainingError, learning_rate, train
 
+ROOT = Path(__file__).resolve().parents[1]
 LOSSES = ("train_recon", "train_kl", "test_recon", "test_kl")
 
 
@@ -48,6 +50,22 @@ def test_a_resumed_run_gives_the_numbers_of_an_uninterrupted_one(
     assert losses(resumed) == losses(whole)
     first, second = (load_model(tmp_path / name / "final.json")[0].state_dict() for name in ("whole", "stopped"))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "wanted"),
+    [(True, False, "cuda"), (True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_the_device_is_chosen_as_the_page_chooses_it(monkeypatch, cuda, mps, wanted):
+    monkeypatch.delenv("LT_CLI_USED", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(training, "Fabric", lambda **options: options)
+    assert training.make_fabric() == {"accelerator": wanted, "devices": 1, "precision": "32-true"}
+    page = (ROOT / "posts/class_conditional_vae/class_conditional_vae.qmd").read_text(encoding="utf-8")
+    expression = re.search(r"^device = (.+)$", page, re.MULTILINE)[1]
+    assert eval(expression, {"torch": torch, "best_device": best_device}) == wanted
 
 
 def test_kill_9_loses_at_most_the_epoch_it_was_in(few, config, tmp_path):
