@@ -12,12 +12,11 @@ from cvae_support.evaluate import MEASURES
 # How a measure is headed, what it is multiplied by, and how many digits are shown.
 COLUMNS = {
     "conditional_accuracy": ("Accuracy, %", 100, 1),
-    "conditional_accuracy_second": ("Accuracy by the second judge, %", 100, 1),
+    "conditional_accuracy_second": ("Second judge, %", 100, 1),
     "classification_accuracy_score": ("Accuracy score, %", 100, 1),
     "frechet_distance": ("Fréchet", 1, 2),
     "precision": ("Precision, %", 100, 1),
     "coverage": ("Coverage, %", 100, 1),
-    "nearest_ratio": ("Nearest", 1, 2),
     "distortion": ("Distortion", 1, 2),
     "rate": ("Rate", 1, 1),
     "active_units": ("Active units", 1, 0),
@@ -63,7 +62,8 @@ def results_table(rows: dict[str, Sequence[dict[str, Any]]], keys: Sequence[str]
         text = average(rows[name], key)
         text = f"**{text}**" if name == best(key) else text
         spread = stdev(found) if len(found) > 1 else rows[name][0].get(f"{key}_std")
-        return text + (f" ± {factor * spread:.{digits}f}" if spread is not None else "")
+        # With spaces that don't break: a line of its own for "± 0.3" would be hard to read.
+        return text + (f"\xa0±\xa0{factor * spread:.{digits}f}" if spread is not None else "")
 
     lines = ["| |" + "|".join(COLUMNS[key][0] for key in keys) + "|", "|:--|" + "--:|" * len(keys)]
     lines += [f"| {name} |" + "|".join(cell(name, key) for key in keys) + "|" for name in rows]
