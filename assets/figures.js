@@ -2,7 +2,7 @@
 // colours come from the theme of the moment, and the height follows the width, so that pixels stay square.
 (() => {
   "use strict";
-  const config = { displayModeBar: false, responsive: false };
+  const config = { displayModeBar: false, responsive: false, showAxisDragHandles: false };
 
   const ROW_NAMES = 95; // pixels that the names of rows take of the width
   const LAST_NAME = 35; // and what the last name over the columns takes, where these lean
@@ -57,10 +57,12 @@
     star: ring(10, 0, 0.45), pentagon: ring(5, 0), hexagram: ring(12, 0, 0.58),
   };
 
-  const numbers = ({ bdata }) => Int8Array.from(atob(bdata), (byte) => byte.charCodeAt(0)); // as plotly.py packs them
+  // Coordinates of a byte each, as plotly.py packs them, mark a map; a few dots with real coordinates stay dots.
+  const asBytes = ([{ x }]) => x?.dtype === "i1";
+  const numbers = ({ bdata }) => Int8Array.from(atob(bdata), (byte) => byte.charCodeAt(0));
 
   const drawnAsShapes = (traces, layout, width) => {
-    if (traces[0].mode !== "markers") return { traces };
+    if (!asBytes(traces)) return { traces, shapes: layout.shapes };
     const points = traces.map(({ x, y }) => [numbers(x), numbers(y)]);
     const span = Math.max(...points.flat().map((values) => Math.max(...values) - Math.min(...values)));
     const room = Math.min(width / panels(layout), 400); // pixels that a map is wide
@@ -86,10 +88,20 @@
   };
 
   // A click in the legend hides traces; the shapes, which come in the same order, go with them.
-  const hideWithTraces = ({ plot }) => () => {
-    const shapes = plot.layout.shapes || [];
+  const hideWithTraces = ({ plot, spec }) => () => {
+    const shapes = (asBytes(spec.data) && plot.layout.shapes) || [];
     const changes = shapes.map((_, i) => [`shapes[${i}].visible`, plot.data[i].visible !== "legendonly"]);
     if (changes.length) window.Plotly.relayout(plot, Object.fromEntries(changes));
+  };
+
+  // Plotly lays out a place for all that any figure may show, and finds or makes it again when it redraws. What stays
+  // empty is a sixth of the page's elements; only what the pointer brings up must have its place.
+  const unused = (plot) => [
+    ...plot.querySelectorAll("g:empty:not(.hoverlayer, .zoomlayer, .selectionlayer, .draglayer *)"),
+    ...[...plot.querySelectorAll(".axesclip")].filter(({ id }) => !plot.querySelector(`[clip-path$="#${id})"]`)),
+  ];
+  const tidy = (plot) => {
+    for (let found; (found = unused(plot)).length; ) found.forEach((element) => element.remove()); // groups in groups
   };
 
   const draw = (div) => {
@@ -99,7 +111,7 @@
     div.drawnWidth = width;
     div.drawn = true;
     const { traces, shapes } = drawnAsShapes(data, layout, width);
-    window.Plotly.react(div.plot, traces, { ...themed(layout, width), shapes }, config);
+    window.Plotly.react(div.plot, traces, { ...themed(layout, width), shapes }, config).then(tidy);
     if (!div.answers) div.plot.on("plotly_restyle", hideWithTraces(div));
     div.answers = true;
   };

@@ -10,6 +10,7 @@ import html
 import io
 import json
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,6 +42,7 @@ class Shown:
         name = html.escape(self.alt, quote=True)
         # On the site only the data: figures.js draws it with the one copy of Plotly the page has.
         data = self.figure.to_json().replace("\\u002f", "/")  # Plotly escapes < and >, and needlessly /
+        data = re.sub(r"\d+\.\d{7,}(e-\d+)?", lambda number: f"{float(number[0]):.6g}", data)  # a pixel is coarser
         data = f'<script type="application/json">{data}</script>'
         div = f'<div class="cvae-figure" role="img" aria-label="{name}">{data}</div>'
         if "QUARTO_DOCUMENT_FILE" in os.environ:

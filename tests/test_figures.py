@@ -90,6 +90,14 @@ def test_on_the_site_a_figure_is_data_with_an_accessible_name(grid, monkeypatch,
     assert spec["data"][0]["type"] == "image" and "<br>" in spec["data"][1]["hovertemplate"]
 
 
+def test_on_the_site_numbers_have_no_more_digits_than_a_picture_shows(monkeypatch):
+    monkeypatch.setenv("CVAE_SITE", "1")
+    figure = recipe_curves({"fast": [[1 / 3, 2e-5 / 3, 1234567.0, 0.25]]}, {"fast": 0.5})
+    text = show(figure, "curves")._repr_mimebundle_()["text/html"]
+    spec = json.loads(re.search(r'<script type="application/json">([^<]*)</script>', text)[1])
+    assert spec["data"][0]["y"] == [0.333333, 6.66667e-6, 1234567.0, 0.25]
+
+
 def test_in_a_notebook_a_figure_is_a_plotly_figure(grid, monkeypatch):
     for variable in ("CVAE_SITE", "QUARTO_DOCUMENT_FILE"):
         monkeypatch.delenv(variable, raising=False)

@@ -7,6 +7,7 @@ lay out the page again. Pandoc turns the text into HTML (formulas become MathML,
 nbconvert the cells, and tools/page_template/ holds the page around them. Nothing is loaded from the network.
 """
 
+import base64
 import hashlib
 import html
 import json
@@ -21,7 +22,7 @@ from typing import Any
 import jinja2
 import nbformat
 from fetch_runtime import bring_runtime
-from finish_pages import TEX
+from finish_pages import guarded, lighter
 from jupyter_client.manager import AsyncKernelManager
 from make_notebook import NotebookError, filled_in, load_yaml, make_notebook, node, pandoc, read_post, rewrite
 from nbclient import NotebookClient
@@ -100,8 +101,8 @@ def highlighted(code: str, language: str = "python") -> str:
     except ClassNotFound:
         lexer = get_lexer_by_name("text", stripnl=False)
     coloured = highlight(code, lexer, HtmlFormatter(wrapcode=True)).strip()
-    # Half the marks are of names, brackets and blanks, which keep the colour of the text anyway.
-    return re.sub(r'<span class="[npw]">([^<]*)</span>', r"\1", coloured)
+    # Most marks are of names, brackets, operators and blanks, which keep about the colour of the text anyway.
+    return re.sub(r'<span(?: class="(?:[npwo]|bp|nn|nd)")?>([^<]*)</span>', r"\1", coloured)
 
 
 def code_colours() -> str:
@@ -177,7 +178,7 @@ def to_html(texts: list[str]) -> tuple[dict[str, str], str]:
     # After log and its like TeX leaves a thin space unless a bracket follows; browsers leave none.
     applied = r"<mo>(?:&#8289;|&#x2061;|\u2061)</mo></mrow>(?!<mo[^>]*>[(\[{])"
     page = re.sub(applied, r'\g<0><mspace width="0.167em"></mspace>', page)
-    contents, *rendered = TEX.sub("", page).split(PART)
+    contents, *rendered = lighter(page).split(PART)
     if len(rendered) != len(parts):
         raise PageError("Pandoc did not keep the parts of the text apart; is a comment or a tag left open?")
     return dict(zip(parts, (part.strip() for part in rendered), strict=True)), contents.strip()
@@ -258,9 +259,13 @@ def build_post(notebook_path: Path) -> dict[str, str]:
         "colab": colab_address(facts["repository"], place),
     }
     body, _ = PageExporter(rendered).from_notebook_node(notebook, resources={"page": page})
+    # A notebook holds its pictures itself; a page has them beside it.
+    for picture in sorted((ROOT / "assets").rglob("*.svg")):
+        inside = f"data:image/svg+xml;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+        body = body.replace(inside, page["root"] + picture.relative_to(ROOT).as_posix())
     target = SITE / place.with_suffix(".html")
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(re.sub(r"\n{3,}", "\n\n", body), encoding="utf-8")
+    target.write_text(guarded(re.sub(r"\n{3,}", "\n\n", body)), encoding="utf-8")
     (target.parent / notebook_path.name).write_text(text, encoding="utf-8")
     seconds = time.perf_counter() - start
     print(f"{target.relative_to(ROOT)}: {'executed and ' if ran else ''}laid out in {seconds:.0f} s")
@@ -271,7 +276,7 @@ def build_post(notebook_path: Path) -> dict[str, str]:
 def build_landing(posts: list[dict[str, str]], qmd: Path | None) -> None:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATE))
     text = environment.get_template("landing.html.j2").render(page=site_facts(qmd) | {"posts": posts})
-    (SITE / "index.html").write_text(text, encoding="utf-8")
+    (SITE / "index.html").write_text(guarded(text), encoding="utf-8")
 
 
 def copy_assets() -> None:

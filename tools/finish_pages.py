@@ -1,20 +1,30 @@
 """What Quarto leaves undone in the site it writes; it calls this after rendering (post-render in _quarto.yml).
 
 Live: the runtime of the decoder in the page, which is fetched, not kept in the repository.
-Lighter: an empty link on every line of code goes, the TeX inside every formula, and the colours of the page's own
-source behind "View Source".
+Lighter: the marks around every line of code and every operator go, the TeX inside every formula, and the page's own
+source, which "View Source" then loads from a file beside the page.
 Accessible: headings in order, a name for the site's menu, no roles and attributes that do not exist.
+Safe: a content security policy, with which the page takes nothing from elsewhere and runs no script but its own.
 """
 
+import base64
+import hashlib
+import html
 import os
 import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 from fetch_runtime import bring_runtime
 
-LINE_LINK = re.compile(r'(<span) id="cb\d+-\d+">(?:<a href="#cb\d+-\d+"(?: aria-hidden="true"| tabindex="-1")*></a>)?')
+# Pandoc marks every line, so that it can be linked to; its style sheet wants one such mark around the code. Colours for
+# operators and for names like self are not worth 500 elements.
+CODE = re.compile(r'(?s)(<pre[^>]*><code[^>]*>)(<span id="cb\d+-\d+">.*?)(</code>)')
+LINE = re.compile(r'(?m)<span id="cb\d+-\d+">(?:<a href="#cb\d+-\d+"[^>]*></a>)?(.*)</span>$')
+QUIET = re.compile(r'<span class="(?:op|va)">([^<]*)</span>')
 TEX = re.compile(r"<annotation[^>]*>.*?</annotation>|</?semantics>", re.DOTALL)  # browsers show none of it
-MODAL = re.compile(r'(?s)(id="quarto-embedded-source-code-modal".*?<pre.*?>)(.*?)(</pre>)')
+MATH = re.compile(r'<math(?: display="inline"|( display="block"))? xmlns="[^"]*">')  # the rest is what browsers assume
+MODAL = re.compile(r'(?s)(id="quarto-embedded-source-code-modal".*?)<pre[^>]*>(.*?)</pre>')
 REPLACED = {
     r'<h5 (class="no-anchor card-title.*?)</h5>': r"<h2 \1</h2>",
     r'<h5 (class="modal-title".*?)</h5>': r"<h2 \1</h2>",
@@ -31,15 +41,77 @@ REPLACED = {
     # Other sites do not show an SVG, which is what Quarto offers them: the post's thumbnail.
     r'(<meta (?:property|name)="(?:og|twitter):image" content="[^"]*)cvae_thumbnail\.svg"': r'\1social-card.png"',
     r'(<div id="quarto-margin-sidebar"[^>]*)(>\s*<h5)': r'\1 role="complementary" aria-label="Categories"\2',
+    # A picture's description once more, where it means nothing.
+    r'(<div id="fig-[^>]*) alt="[^"]*"': r"\1",
 }
 
 
+class Scripts(HTMLParser):
+    """Scripts that stand in a page itself: those between tags, and those in attributes like onclick."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.between, self.handlers, self.inside = [], [], False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        named = dict(attributes)
+        self.inside = tag == "script" and "src" not in named and named.get("type") != "application/json"
+        self.between += [""] * self.inside
+        self.handlers += [value for name, value in attributes if name.startswith("on") and value]
+
+    def handle_endtag(self, tag):
+        self.inside = False
+
+    def handle_data(self, data):
+        if self.inside:
+            self.between[-1] += data
+
+
+def lighter(page: str) -> str:
+    """The page without what nobody sees, by either builder."""
+    return MATH.sub(r"<math\1>", TEX.sub("", page))
+
+
+def guarded(page: str) -> str:
+    """The page with a content security policy: all from the site itself, and only the scripts it has now."""
+    scripts = Scripts(page)
+
+    def hashes(texts: list[str]) -> list[str]:
+        digests = sorted({hashlib.sha256(text.encode()).digest() for text in texts})
+        return [f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests]
+
+    allowed = ["'self'", *hashes(scripts.between)]
+    if scripts.handlers:
+        allowed += ["'unsafe-hashes'", *hashes(scripts.handlers)]  # which are those of attributes
+    policy = (
+        f"default-src 'self'; script-src {' '.join(allowed)}; style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' data:; font-src 'self' data:; object-src 'none'; base-uri 'self'"
+    )
+    charset = '<meta charset="utf-8">'  # what comes before it is not under the policy
+    return page.replace(charset, f'{charset}\n<meta http-equiv="Content-Security-Policy" content="{policy}">', 1)
+
+
 def finished(page: str) -> str:
-    page = TEX.sub("", LINE_LINK.sub(r"\1>", page))
-    page = MODAL.sub(lambda m: m[1] + re.sub("</?span[^>]*>", "", m[2]) + m[3], page)
+    def whole(code: re.Match) -> str:
+        lines = QUIET.sub(r"\1", LINE.sub(r"\1", code[2]))
+        return f"{code[1]}<span>{lines}</span>{code[3]}"
+
+    page = CODE.sub(whole, lighter(page))
     for pattern, replacement in REPLACED.items():
         page = re.sub(pattern, replacement, page, flags=re.DOTALL)
     return page
+
+
+def move_source(file: Path, page: str) -> str:
+    """The page with its own source in a file beside it, which is loaded when a reader asks for it."""
+    found = MODAL.search(page)
+    if not found:
+        return page
+    beside = file.with_suffix(".txt")
+    beside.write_text(html.unescape(re.sub("<[^>]+>", "", found[2])), encoding="utf-8-sig")
+    frame = f'<iframe src="{beside.name}" title="Source of this page" loading="lazy"></iframe>'
+    return MODAL.sub(lambda m: m[1] + frame, page)
 
 
 if __name__ == "__main__":
@@ -47,4 +119,5 @@ if __name__ == "__main__":
     for name in os.environ["QUARTO_PROJECT_OUTPUT_FILES"].split("\n"):
         file = Path(name)
         if file.suffix == ".html" and file.is_file():
-            file.write_text(finished(file.read_text(encoding="utf-8")), encoding="utf-8")
+            page = finished(move_source(file, file.read_text(encoding="utf-8")))
+            file.write_text(guarded(page), encoding="utf-8")

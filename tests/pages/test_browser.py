@@ -44,7 +44,7 @@ def read_through(page):
         page.evaluate(f"window.scrollTo(0, {y})")
         page.wait_for_timeout(40)
         y += 600
-    page.wait_for_function(f"document.querySelectorAll('.cvae-figure svg.main-svg:first-child').length >= {FIGURES}")
+    page.locator(".cvae-figure svg.main-svg:first-child").nth(FIGURES - 1).wait_for(state="attached")
 
 
 def test_the_post_is_light(address, browser):
@@ -82,6 +82,57 @@ def test_the_figures_need_no_server(site, browser):
     page.goto((site / POST).as_uri())
     read_through(page)
     page.close()
+
+
+def test_no_page_runs_a_script_but_its_own(site, address, browser):
+    """Its policy lets through what the other tests use, in a clean console; and nothing else."""
+    intruders = """() => {
+      const add = (tag, properties) => document.body.append(Object.assign(document.createElement(tag), properties));
+      window.intruded = false;
+      add("script", { textContent: "window.intruded = true" });
+      add("script", { src: "data:text/javascript,window.intruded=true" });
+      add("a", { href: "javascript:window.intruded=true", id: "intruder" });
+      document.getElementById("intruder").click();
+      document.body.setAttribute("onclick", "window.intruded = true");
+      document.body.click();
+      try { new Function("window.intruded = true")(); } catch { /* as it should be */ }
+      return Promise.allSettled([fetch("https://example.org/"), import("https://example.org/a.js")]);
+    }"""
+    for path in sorted(site.rglob("*.html")):
+        page, asked = browser.new_page(), []
+        page.on("request", lambda request, asked=asked: asked.append(request.url))
+        page.goto(f"{address}/class-conditional-vae/{path.relative_to(site).as_posix()}")
+        page.wait_for_timeout(300)
+        page.evaluate(intruders)
+        page.wait_for_timeout(200)
+        assert page.evaluate("window.intruded") is False, path.name
+        assert [url for url in asked if "example.org" in url] == [], path.name
+        page.close()
+
+
+def test_every_part_of_quartos_page_works_under_the_policy(quarto_site, serve, visit):
+    with serve(quarto_site) as address:
+        page = visit(f"{address}/{POST}")
+        folds = page.locator("main details.code-fold")
+        page.locator("#quarto-code-tools-menu").click()
+        page.locator("#quarto-show-all-code").click()
+        assert folds.first.get_attribute("open") is not None
+        page.locator("#quarto-code-tools-menu").click()
+        page.locator("#quarto-view-source").click()
+        source = page.frame_locator(".modal iframe").locator("pre")
+        source.wait_for()
+        assert 'title: "Class-Conditional VAE"' in source.inner_text()
+        page.keyboard.press("Escape")
+        page.locator(".modal").wait_for(state="hidden")
+        page.locator("#quarto-search button, .aa-DetachedSearchButton").first.click()
+        page.keyboard.type("normalization")
+        page.locator(".search-result-title, .aa-Item").first.wait_for()
+        page.locator("a[role=doc-biblioref]").first.hover(force=True)
+        page = visit(f"{address}/index.html")
+        page.locator(".quarto-listing-category .category").nth(1).click()
+        page.wait_for_timeout(300)
+        assert "#category" in page.url
+        page.locator(".quarto-grid-item").first.wait_for()
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1300), ("light", 360), ("dark", 1300), ("dark", 360)])

@@ -1,0 +1,68 @@
+"""What is done to every page of the site after it is built."""
+
+import base64
+import hashlib
+import re
+import subprocess
+
+import pypandoc
+import pytest
+
+
+@pytest.fixture(scope="module")
+def finish(script):
+    return script("tools/finish_pages.py")
+
+
+def pandoc(markdown):
+    command = [pypandoc.get_pandoc_path(), "--to=html5", "--mathml"]
+    return subprocess.run(command, input=markdown, capture_output=True, text=True, check=True).stdout
+
+
+def words(page):
+    return re.sub("<[^>]+>", "", page)
+
+
+def test_code_keeps_its_text_and_its_colours_with_few_elements(finish):
+    code = 'def f(self):\n    """Two\n    lines."""\n\n    return self.x + 1  # why\n'
+    before = pandoc(f"```python\n{code}```")
+    after = finish.finished(before)
+    assert words(after).split("\n") == words(before).split("\n") and "\n\n" in words(after)
+    assert after.count("<span") == after.count("</span") < before.count("<span") - 5
+    assert "href" not in after and 'class="co"' in after
+    assert re.search(r"<code[^>]*><span><span", after)  # in one span of their own, as Pandoc's style sheet wants them
+
+
+def test_formulas_keep_all_that_browsers_show(finish):
+    after = finish.finished(pandoc("$x^2$ and\n\n$$\\frac{1}{2}$$"))
+    assert "<math><" in after and '<math display="block"><' in after and "<msup>" in after
+    assert "annotation" not in after and "xmlns" not in after
+
+
+def hashed(text):
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def test_the_policy_names_every_script_of_the_page_and_no_other(finish):
+    script = 'const a = "</b>" && 1 < 2;\n'
+    page = (
+        '<html><head><meta charset="utf-8"><script src="a.js"></script></head>'
+        f'<body><script>{script}</script><script type="application/json">{{"x": 1}}</script>'
+        '<a onclick="go(&quot;b&quot;)">b</a></body></html>'
+    )
+    head = r'<meta charset="utf-8">\s*<meta http-equiv="Content-Security-Policy" content="([^"]*)">'
+    policy = re.search(head, finish.guarded(page))[1]
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    handler = hashed('go("b")')
+    assert rules["script-src"] == f"'self' {hashed(script)} 'unsafe-hashes' {handler}"
+    assert rules["default-src"] == rules["base-uri"] == "'self'" and rules["object-src"] == "'none'"
+    assert "http" not in policy and "unsafe-eval" not in policy
+
+
+def test_the_pages_source_lies_beside_it(finish, tmp_path):
+    modal = '<div id="quarto-embedded-source-code-modal"><b>x</b><pre class="a"><code>a &lt; b é</code></pre></div>'
+    page = f"{modal}<pre>c</pre>"
+    moved = finish.move_source(tmp_path / "post.html", page)
+    assert (tmp_path / "post.txt").read_text(encoding="utf-8-sig") == "a < b é"
+    assert '<iframe src="post.txt" title=' in moved and moved.endswith("</iframe></div><pre>c</pre>")
+    assert finish.move_source(tmp_path / "other.html", "<pre>c</pre>") == "<pre>c</pre>"
