@@ -41,6 +41,8 @@ REPLACED = {
     # Other sites do not show an SVG, which is what Quarto offers them: the post's thumbnail.
     r'(<meta (?:property|name)="(?:og|twitter):image" content="[^"]*)cvae_thumbnail\.svg"': r'\1social-card.png"',
     r'(<div id="quarto-margin-sidebar"[^>]*)(>\s*<h5)': r'\1 role="complementary" aria-label="Categories"\2',
+    # An address that is a script is one more to allow; this does as little, in the way of Quarto's other buttons.
+    r'href="javascript:void\(0\)"': 'href="#" onclick="return false;"',
     # A picture's description once more, where it means nothing.
     r'(<div id="fig-[^>]*) alt="[^"]*"': r"\1",
 }
@@ -51,7 +53,9 @@ class Scripts(HTMLParser):
 
     def __init__(self, page: str):
         super().__init__()
-        self.between, self.handlers, self.inside = [], [], False
+        self.between: list[str] = []
+        self.handlers: list[str] = []
+        self.inside = False
         self.feed(page)
 
     def handle_starttag(self, tag, attributes):
