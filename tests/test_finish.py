@@ -57,6 +57,9 @@ def test_the_policy_names_every_script_of_the_page_and_no_other(finish):
     assert rules["script-src"] == f"'self' {hashed(script)} 'unsafe-hashes' {handler}"
     assert rules["default-src"] == rules["base-uri"] == "'self'" and rules["object-src"] == "'none'"
     assert "http" not in policy and "unsafe-eval" not in policy
+    assert 'charset="utf-8"/>\n<meta http-equiv' in finish.guarded('<meta charset="utf-8"/><b>')
+    with pytest.raises(ValueError, match="charset"):
+        finish.guarded("<b>")
 
 
 def test_the_pages_source_lies_beside_it(finish, tmp_path):

@@ -78,7 +78,10 @@ def lighter(page: str) -> str:
 
 
 def guarded(page: str) -> str:
-    """The page with a content security policy: all from the site itself, and only the scripts it has now."""
+    """The page with a content security policy: all from the site itself, and only the scripts it has now.
+
+    What comes before the policy is not under it, so it stands first. Raises ValueError where it can't.
+    """
     scripts = Scripts(page)
 
     def hashes(texts: list[str]) -> list[str]:
@@ -92,8 +95,11 @@ def guarded(page: str) -> str:
         f"default-src 'self'; script-src {' '.join(allowed)}; style-src 'self' 'unsafe-inline'; "
         "img-src 'self' data:; font-src 'self' data:; object-src 'none'; base-uri 'self'"
     )
-    charset = '<meta charset="utf-8">'  # what comes before it is not under the policy
-    return page.replace(charset, f'{charset}\n<meta http-equiv="Content-Security-Policy" content="{policy}">', 1)
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    page, done = re.subn(r'<meta charset="utf-8" ?/?>', lambda m: f"{m[0]}\n{meta}", page, count=1)
+    if not done:
+        raise ValueError("there is no <meta charset> behind which a page's policy could stand")
+    return page
 
 
 def finished(page: str) -> str:
