@@ -130,4 +130,6 @@ if __name__ == "__main__":
         file = Path(name)
         if file.suffix == ".html" and file.is_file():
             page = finished(move_source(file, file.read_text(encoding="utf-8")))
-            file.write_text(guarded(page), encoding="utf-8")
+            # A preview renders single pages, and reloads them by a script that it adds later.
+            page = guarded(page) if "QUARTO_PROJECT_RENDER_ALL" in os.environ else page
+            file.write_text(page, encoding="utf-8")
