@@ -142,7 +142,8 @@ def test_the_projects_address_stands_in_one_place():
     address = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["repo-url"]
     name = address.removeprefix("https://github.com/")
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    readable = [p for p in listed if (ROOT / p).is_file() and not p.endswith((".png", ".safetensors", ".min.js"))]
+    unreadable = (".png", ".webp", ".onnx", ".safetensors", ".min.js")
+    readable = [p for p in listed if (ROOT / p).is_file() and not p.endswith(unreadable)]
     holding = [p for p in readable if name in (ROOT / p).read_text(encoding="utf-8")]
     # The notebook is made from it, for a reader who has nothing but the notebook.
     assert set(holding) <= {"_quarto.yml", f"{POST}.ipynb"} and "_quarto.yml" in holding
