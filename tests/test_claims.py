@@ -13,8 +13,8 @@ from cvae_support.checkpoints import SHIPPED_FOLDER, load_model, load_record
 from cvae_support.config import RECIPES
 from cvae_support.evaluation import blend, noise
 from cvae_support.judge import JUDGE_RECORD, JUDGES_FOLDER, load_judge, probabilities
-from cvae_support.models import count_parameters
-from cvae_support.study import ARMS, SEARCH, SEEDS, at_epoch, curves, measured, read
+from cvae_support.models import VAE, count_parameters
+from cvae_support.study import ARMS, CONDITIONING, SEARCH, SEEDS, at_epoch, curves, measured, read
 
 ROOT = Path(__file__).parents[1]
 
@@ -255,3 +255,73 @@ def test_the_judge_along_the_blends(ends):
         assert sure(coat, 4).max() < 0.3
         mixed = torch.lerp(boot[:, :1], boot[:, -1:], shares.view(1, -1, 1, 1))
         assert sure(mixed, 9)[3] > sure(boot, 9)[3] + 0.2
+
+
+AT_THIS_WEIGHT = [arm for arm, config in CONDITIONING.items() if config.kl_weight == 0.01]
+
+
+def test_a_blind_encoder_shows_in_the_swap_and_not_in_the_distortion(of):
+    """'After a label swap the judge sees the new class in about one of five', 'theirs is no higher'"""
+    for model in ("spatial", "adaLN"):
+        blind = f"{model}, blind encoder"
+        assert 0.15 < of(blind, "label_swap_accuracy") < 0.25
+        assert of(blind, "distortion") < of("spatial", "distortion")
+
+
+def test_adaln_learns_faster_and_its_long_vector_is_why(of):
+    """'leads both in distortion, accuracy and label swaps', 'its distortion is as good', 'most of that lead is gone'"""
+    for other in ("spatial", "added"):
+        assert of("adaLN", "distortion") < of(other, "distortion")
+        for measure in ("conditional_accuracy", "label_swap_accuracy"):
+            assert of("adaLN", measure) > of(other, measure)
+    matched, accuracy = "adaLN, matched size", "conditional_accuracy"
+    assert of(matched, "distortion") < 1.02 * of("adaLN", "distortion")
+    assert (
+        abs(of(matched, accuracy) - of("adaLN, blind encoder", accuracy))
+        < 0.1
+        < of("adaLN", accuracy) - of(matched, accuracy)
+    )
+    assert of("adaLN, random start", accuracy) > of("adaLN", accuracy) - 0.03
+    late = of("adaLN, 4 epochs", accuracy) - of("spatial, 4 epochs", accuracy)
+    assert late < 0.5 * (of("adaLN", accuracy) - of("spatial", accuracy))
+    sizes = [count_parameters(VAE(CONDITIONING[arm])) for arm in ("spatial", "adaLN", matched)]
+    assert round(100 * (sizes[1] / sizes[0] - 1)) == 22 and round(100 * (sizes[2] / sizes[0] - 1)) == 2
+
+
+def test_the_peers_are_on_either_side(of):
+    """'highest distortion', 'reaches adaLN's distortion with', 'six times as large', 'teach a classifier more'"""
+    assert max(AT_THIS_WEIGHT, key=lambda arm: of(arm, "distortion")) == "MLP peer"
+    peer, score = "label-channel peer", "classification_accuracy_score"
+    assert of(peer, "distortion") < 1.01 * of("adaLN", "distortion") and of(peer, "rate") < of("adaLN", "rate") - 4
+    conditional = [arm for arm, config in CONDITIONING.items() if config.model != "unconditional"]
+    assert max(conditional, key=lambda arm: of(arm, score)) == peer
+    sizes = [count_parameters(VAE(CONDITIONING[arm])) for arm in (peer, "spatial")]
+    assert 6 < sizes[0] / sizes[1] < 6.5
+
+
+def test_class_aware_sampling_leads_the_table_of_arms(of):
+    """'again leads the table in accuracy, accuracy score and Fréchet distance'"""
+    best = "unconditional, weight 0.0005"
+    for measure in ("conditional_accuracy", "classification_accuracy_score"):
+        assert max(CONDITIONING, key=lambda arm: of(arm, measure)) == best
+    assert min(CONDITIONING, key=lambda arm: of(arm, "frechet_distance")) == best
+
+
+def test_what_moves_a_model_off_the_curve(of):
+    """'Towards the lower left lead longer training ... and the label-channel peer', 'pays for its ignorance'"""
+    pairs = [("spatial, 4 epochs", "spatial"), ("adaLN, 4 epochs", "adaLN"), ("label-channel peer", "spatial")]
+    for better, worse in pairs:
+        assert of(better, "rate") < of(worse, "rate") and of(better, "distortion") < of(worse, "distortion")
+    assert abs(of("unconditional", "distortion") / of("adaLN", "distortion") - 1) < 0.02
+    assert of("unconditional", "rate") - of("adaLN", "rate") > 2.3
+
+
+def test_the_weight_swept(of):
+    """'lowest in the middle', 'as often as by chance', 'more often than at 0.01', 'the 49 latents stay active'"""
+    small, less, middle, large = "spatial, weight 0.0005", "spatial, weight 0.002", "spatial", "spatial, weight 0.05"
+    sweep = (small, less, middle, large)
+    assert min(sweep, key=lambda arm: of(arm, "frechet_distance")) == middle
+    assert [of(arm, "distortion") for arm in sweep] == sorted(of(arm, "distortion") for arm in sweep)
+    assert abs(of(small, "conditional_accuracy") - 0.1) < 0.02
+    assert of(large, "conditional_accuracy") > of(middle, "conditional_accuracy") + 0.05
+    assert of(large, "coverage") < 0.1 < of(middle, "coverage") and min(of(arm, "active_units") for arm in sweep) >= 45
