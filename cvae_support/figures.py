@@ -188,21 +188,32 @@ def class_scatter(maps: dict[str, Tensor], labels: Tensor, classes: Sequence[str
 
 
 def rate_distortion(runs: dict[str, list[tuple[float, float]]]) -> go.Figure:
-    """Distortion against rate: for each arm one (rate, distortion) a seed, in nats and squared error of an image."""
+    """Distortion against rate: for each arm one (rate, distortion) a seed, in nats and squared error of an image.
+
+    Arms alike up to the first comma share a colour, a marker and a name in the legend; open markers are of longer runs.
+    """
     figure = go.Figure()
-    for number, (name, points) in enumerate(runs.items()):
+    families = list(dict.fromkeys(arm.split(",")[0] for arm in runs))
+    for arm, points in runs.items():
         rates, distortions = zip(*points, strict=True)
+        name = arm.split(",")[0]
+        number = families.index(name)
         figure.add_scatter(
-            x=rates, y=distortions, name=name, mode="markers",
+            x=rates, y=distortions, name=name, legendgroup=name, mode="markers",
+            showlegend=name not in [trace.name for trace in figure.data],
             marker=dict(
-                size=10, color=CLASS_COLOURS[number % 10], symbol=CLASS_MARKERS[number % 10] + "-open" * (number > 9)
+                size=10, color=CLASS_COLOURS[number],
+                symbol=CLASS_MARKERS[number] + "-open" * ("epochs" in arm), line=dict(width=2 * ("epochs" in arm)),
             ),
-            hovertemplate=f"{name}<br>%{{x:.1f}} nats, squared error %{{y:.2f}}<extra></extra>",
+            hovertemplate=f"{arm}<br>%{{x:.1f}} nats, squared error %{{y:.2f}}<extra></extra>",
         )  # fmt: skip
-    figure.update_xaxes(title="rate (nats an image)", rangemode="tozero", automargin=True)
-    figure.update_yaxes(title="distortion (squared error an image)", rangemode="tozero", automargin=True)
+    figure.update_xaxes(
+        title="rate (nats an image)", type="log", tickvals=[5, 10, 20, 50, 100], automargin=True,
+        range=[0.7, 2.3],  # 5 to 200 nats, as powers of ten
+    )  # fmt: skip
+    figure.update_yaxes(title="distortion", rangemode="tozero", automargin=True)
     figure = finish(figure, height=460)
-    return figure.update_layout(legend=dict(y=-0.2, yanchor="top"))
+    return figure.update_layout(legend=dict(y=-0.22, yanchor="top"))
 
 
 def dot_panels(panels: dict[str, dict[str, list[float]]], chance: float | None = None) -> go.Figure:
@@ -244,7 +255,7 @@ def blend_curves(paths: dict[str, dict[str, Tensor]], shares: Tensor) -> go.Figu
     figure.update_yaxes(range=[-0.03, 1.03], automargin=True)
     figure.update_yaxes(title="probability", col=1)
     figure = finish(figure, height=340)
-    return figure.update_layout(legend=dict(y=-0.3, yanchor="top"))
+    return figure.update_layout(legend=dict(y=-0.3, yanchor="top"), margin=dict(t=50))  # titles of two lines
 
 
 def show_source(*objects: Any) -> Any:

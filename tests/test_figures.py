@@ -123,11 +123,15 @@ def test_recipes_are_drawn_seed_by_seed_against_epochs_and_time():
     assert len({(t.line.dash, t.marker.symbol) for t in figure.data}) == 2  # told apart by more than colour
 
 
-def test_every_arm_has_a_marker_of_its_own_in_the_rate_distortion_figure():
-    figure = rate_distortion({f"arm {i}": [(20.0 + i, 9.0), (21.0, 8.0)] for i in range(15)})
-    assert len({(t.marker.symbol, t.marker.color) for t in figure.data}) == 15
-    assert len({t.marker.symbol for t in figure.data}) == 15  # told apart by more than colour
+def test_every_model_has_a_marker_of_its_own_in_the_rate_distortion_figure():
+    names = ["A", "A, small", "A, 4 epochs", *"BCDEF"]
+    figure = rate_distortion({name: [(20.0 + i, 9.0), (21.0, 8.0)] for i, name in enumerate(names)})
+    assert [t.name for t in figure.data if t.showlegend] == list("ABCDEF")
+    assert len({t.marker.symbol for t in figure.data if t.showlegend}) == 6  # told apart by more than colour
+    assert figure.data[0].marker == figure.data[1].marker != figure.data[2].marker
+    assert figure.data[2].marker.symbol == f"{figure.data[0].marker.symbol}-open"
     assert list(figure.data[2].x) == [22.0, 21.0] and list(figure.data[2].y) == [9.0, 8.0]
+    assert figure.data[1].hovertemplate.startswith("A, small<br>")
 
 
 def test_dots_are_drawn_seed_by_seed():
