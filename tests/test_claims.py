@@ -188,14 +188,14 @@ def test_nothing_is_copied_from_the_training_images(generated):
 
 
 def test_the_label_decides_after_a_swap(generated):
-    """'not far from what it sees in samples', 'grows about tenfold'"""
+    """'nearly as often as in samples', 'grows about tenfold'"""
     for model in (generated["spatial"], generated["adaln"]):
         assert abs(model["label_swap_accuracy"] - model["conditional_accuracy"]) < 0.06
         assert 8 < model["wrong_label_mse"] / model["test_recon"] < 12
 
 
 def test_part_of_the_style_is_shared(generated):
-    """'mostly brightness and the amount of ink, and most of height and width is not'"""
+    """'Brightness and ink are shared, height and width hardly'"""
     for model in (generated["spatial"], generated["adaln"]):
         shared = min(model["style_ink"], model["style_brightness"])
         assert 0.4 < shared and max(model["style_height"], model["style_width"]) < 0.25 < model["style"]
