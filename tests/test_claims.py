@@ -15,6 +15,7 @@ from cvae_support.evaluation import blend, noise
 from cvae_support.judge import JUDGE_RECORD, JUDGES_FOLDER, load_judge, probabilities
 from cvae_support.models import VAE, count_parameters
 from cvae_support.study import ARMS, CONDITIONING, SEARCH, SEEDS, at_epoch, curves, measured, read
+from cvae_support.study import ends as reached
 
 ROOT = Path(__file__).parents[1]
 
@@ -149,16 +150,33 @@ def test_adaln_is_read_as_asked_a_little_more_often(generated):
 
 
 def test_coats_are_the_class_that_is_missed(generated, yardsticks):
-    """'Trousers and boots are recognized nearly always, coats in ...', 'of reconstructed real coats ... only'"""
+    """'Trousers and boots are recognized nearly always, shirts in ...', 'of reconstructed real coats ... only'"""
     for model in (generated["spatial"], generated["adaln"]):
         of_class = model["conditional_accuracy_per_class"]
-        assert of_class[1] > 0.98 and of_class[9] > 0.98 and min(of_class) == of_class[4] < 0.3
+        assert of_class[1] > 0.98 and of_class[9] > 0.98 and sorted(of_class)[:2] == [of_class[4], of_class[6]]
+        assert of_class[4] < 0.3
     of_class = yardsticks["reconstructions"]["conditional_accuracy_per_class"]
     assert min(of_class) == of_class[4] < 0.5
 
 
+@torch.no_grad()
+def test_missed_coats_pass_for_pullovers(ends):
+    """'most of the rest the judge takes for pullovers'"""
+    for name in (SPATIAL, ADALN):
+        coats = ends[name][1].sample(torch.full((300,), 4), torch.Generator().manual_seed(0))
+        seen = probabilities(load_judge(), coats).argmax(dim=1).bincount(minlength=10)
+        assert seen[2] > (len(coats) - seen[4]) / 2
+
+
+def test_another_spatial_seed_lands_on_adaln(study):
+    """'another seed of the spatial model lands almost exactly on adaLN'"""
+    (adaln,) = reached(study, "adaLN, 4 epochs")
+    apart = [abs(rate - adaln[0]) + abs(off - adaln[1]) for rate, off in reached(study, "spatial, 4 epochs")]
+    assert min(apart) < 0.15
+
+
 def test_class_aware_sampling_wins_where_variety_counts(generated):
-    """'By the measures that ask for variety, the workaround beats both conditional models'"""
+    """'In accuracy score and coverage, the workaround beats both conditional models'"""
     aware = generated["aware"]
     for model in (generated["spatial"], generated["adaln"]):
         assert aware["conditional_accuracy"] < model["conditional_accuracy"]
@@ -261,21 +279,22 @@ AT_THIS_WEIGHT = [arm for arm, config in CONDITIONING.items() if config.kl_weigh
 
 
 def test_a_blind_encoder_shows_in_the_swap_and_not_in_the_distortion(of):
-    """'After a label swap the judge sees the new class in about one of five', 'theirs is no higher'"""
+    """'in about one of five', 'Distortion gives no warning; the rate is one or two nats higher'"""
     for model in ("spatial", "adaLN"):
         blind = f"{model}, blind encoder"
         assert 0.15 < of(blind, "label_swap_accuracy") < 0.25
-        assert of(blind, "distortion") < of("spatial", "distortion")
+        assert of(blind, "distortion") < 1.05 * of(model, "distortion")
+        assert 0.5 < of(blind, "rate") - of(model, "rate") < 2.5
 
 
-def test_adaln_learns_faster_and_its_long_vector_is_why(of):
-    """'leads both in distortion, accuracy and label swaps', 'its distortion is as good', 'most of that lead is gone'"""
+def test_adaln_takes_up_the_label_faster_and_its_long_vector_is_why(of):
+    """'it leads in accuracy and in label swaps', 'as good, at two more nats', 'most of that lead is gone'"""
     for other in ("spatial", "added"):
-        assert of("adaLN", "distortion") < of(other, "distortion")
         for measure in ("conditional_accuracy", "label_swap_accuracy"):
             assert of("adaLN", measure) > of(other, measure)
     matched, accuracy = "adaLN, matched size", "conditional_accuracy"
     assert of(matched, "distortion") < 1.02 * of("adaLN", "distortion")
+    assert 1.5 < of(matched, "rate") - of("adaLN", "rate") < 2.5
     assert (
         abs(of(matched, accuracy) - of("adaLN, blind encoder", accuracy))
         < 0.1
@@ -300,10 +319,9 @@ def test_the_peers_are_on_either_side(of):
 
 
 def test_class_aware_sampling_leads_the_table_of_arms(of):
-    """'again leads the table in accuracy, accuracy score and Fréchet distance'"""
+    """'leads again, in accuracy and Fréchet distance'"""
     best = "unconditional, weight 0.0005"
-    for measure in ("conditional_accuracy", "classification_accuracy_score"):
-        assert max(CONDITIONING, key=lambda arm: of(arm, measure)) == best
+    assert max(CONDITIONING, key=lambda arm: of(arm, "conditional_accuracy")) == best
     assert min(CONDITIONING, key=lambda arm: of(arm, "frechet_distance")) == best
 
 
