@@ -231,7 +231,7 @@ def dot_panels(panels: dict[str, dict[str, list[float]]], chance: float | None =
         )  # fmt: skip
         if chance is not None:
             figure.add_vline(x=chance, line=dict(dash="dot", width=1, color=CLASS_COLOURS[8]), row=1, col=column)
-    figure.update_xaxes(rangemode="tozero", nticks=4, automargin=True)
+    figure.update_xaxes(rangemode="tozero", nticks=4, automargin="height")  # sideways too, Plotly may go in circles
     figure.update_yaxes(autorange="reversed", automargin=True, showgrid=True)
     return finish(figure, height=120 + 30 * len(next(iter(panels.values()))))
 

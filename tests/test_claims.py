@@ -343,3 +343,45 @@ def test_the_weight_swept(of):
     assert abs(of(small, "conditional_accuracy") - 0.1) < 0.02
     assert of(large, "conditional_accuracy") > of(middle, "conditional_accuracy") + 0.05
     assert of(large, "coverage") < 0.1 < of(middle, "coverage") and min(of(arm, "active_units") for arm in sweep) >= 45
+
+
+WEIGHTS = ("spatial, weight 0.0005", "spatial, weight 0.002", "spatial", "spatial, weight 0.05")
+AWARE = ("unconditional, weight 0.0005", "unconditional")  # of posts/kl_weight
+
+
+@pytest.fixture(scope="module")
+def at_weights():
+    """A measure of the four weights, and of the two models sampled class-aware: means over the seeds all six share."""
+    found = {(run["arm"], run["seed"]): run["measures"] for run in read("measures")}
+    seeds = [seed for seed in SEEDS if all((arm, seed) in found for arm in (*WEIGHTS, *AWARE))]
+    assert seeds
+    return lambda measure, arms=WEIGHTS: [mean(found[arm, seed][measure] for seed in seeds) for arm in arms]
+
+
+def test_a_smaller_weight_lowers_distortion_and_costs_nats(at_weights):
+    """kl_weight: 'each step to a smaller weight lowers distortion', 'The latents are not switched off'"""
+    distortion, rate = at_weights("distortion"), at_weights("rate")
+    assert distortion == sorted(distortion) and rate == sorted(rate, reverse=True)
+    assert [ARMS[arm].kl_weight for arm in WEIGHTS] == [0.0005, 0.002, 0.01, 0.05]
+    assert min(at_weights("active_units")) > 40
+
+
+def test_samples_from_the_prior_cover_most_in_the_middle(at_weights):
+    """kl_weight: 'Only coverage has', 'The gap closes as the weight grows and accuracy climbs', 'which is chance'"""
+    gap, seen, coverage = map(at_weights, ("aggregate_gap", "conditional_accuracy", "coverage"))
+    assert gap == sorted(gap, reverse=True) and seen == sorted(seen) and abs(seen[0] - 0.1) < 0.03
+    assert max(coverage) == coverage[2] > 2 * coverage[3]
+
+
+def test_at_the_smallest_weight_the_decoder_goes_by_the_code(at_weights):
+    """kl_weight: 'There the decoder takes the class from the code and not from the label'"""
+    swapped = at_weights("label_swap_accuracy")
+    assert swapped[0] < 0.05 and swapped == sorted(swapped)
+
+
+def test_class_aware_sampling_rescues_the_smallest_weight(at_weights):
+    """kl_weight: 'The weight that was worst from the prior is now best in every column', 'Drawn from the prior ...'"""
+    for measure, sign in (("conditional_accuracy", 1), ("frechet_distance", -1), ("coverage", 1)):
+        from_prior, aware = ([sign * value for value in at_weights(measure, arms)] for arms in (WEIGHTS, AWARE))
+        assert min(from_prior) == from_prior[0] and aware[0] > max(*from_prior, aware[1])
+    assert at_weights("prior_frechet_distance", AWARE)[0] > 4 * at_weights("frechet_distance", AWARE)[0]

@@ -11,7 +11,7 @@ from cvae_support.config import Config
 from cvae_support.models import VAE
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-DIAGRAMS = [*sorted((ASSETS / "diagrams").glob("*.svg")), ASSETS / "cvae_thumbnail.svg"]
+DIAGRAMS = [*sorted((ASSETS / "diagrams").glob("*.svg")), *sorted(ASSETS.glob("*_thumbnail.svg"))]
 SVG = "{http://www.w3.org/2000/svg}"
 PHONE = 390  # css pixels: the width of a picture on a phone
 each = pytest.mark.parametrize("path", DIAGRAMS, ids=lambda p: p.stem)

@@ -69,3 +69,24 @@ def test_the_pages_source_lies_beside_it(finish, tmp_path):
     assert (tmp_path / "post.txt").read_text(encoding="utf-8-sig") == "a < b é"
     assert '<iframe src="post.txt" title=' in moved and moved.endswith("</iframe></div><pre>c</pre>")
     assert finish.move_source(tmp_path / "other.html", "<pre>c</pre>") == "<pre>c</pre>"
+
+
+def test_a_page_loads_only_the_scripts_of_what_it_has(finish):
+    head = (
+        '<script defer src="../../assets/plotly-cartesian.min.js"></script>\n'
+        '<script defer src="../../assets/figures.js"></script>\n<script defer src="/assets/page.js"></script>\n'
+        '<link rel="stylesheet" href="../../assets/live.css">\n'
+        '<script type="module" src="../../assets/live.js"></script>\n'
+        '<link rel="stylesheet" href="../../assets/overview.css">\n'
+        '<script defer src="../../assets/overview.js"></script>\n'
+    )
+
+    def loaded(body):
+        return sorted(re.findall(r"assets/([\w.-]+)", finish.without_idle_parts(head + body)))
+
+    figures = ["figures.js", "page.js", "plotly-cartesian.min.js"]
+    assert loaded("<p>live, overview, cvae-figure</p>") == ["page.js"]
+    assert loaded('<div class="cvae-figure" role="img">') == figures
+    assert loaded('<div aria-label="a" class="cvae-figure" role="img">') == figures
+    everything = loaded('<div class="cvae-figure"><div class="live"><div class="overview">')
+    assert everything == sorted([*figures, "live.css", "live.js", "overview.css", "overview.js"])

@@ -12,6 +12,7 @@ import hashlib
 import html
 import json
 import os
+import posixpath
 import re
 import shutil
 import sys
@@ -22,7 +23,7 @@ from typing import Any
 import jinja2
 import nbformat
 from fetch_runtime import bring_runtime
-from finish_pages import guarded, lighter
+from finish_pages import guarded, lighter, without_idle_parts
 from jupyter_client.manager import AsyncKernelManager
 from make_notebook import NotebookError, filled_in, load_yaml, make_notebook, node, pandoc, read_post, rewrite
 from nbclient import NotebookClient
@@ -263,6 +264,7 @@ def build_post(notebook_path: Path) -> dict[str, str]:
     for picture in sorted((ROOT / "assets").rglob("*.svg")):
         inside = f"data:image/svg+xml;base64,{base64.b64encode(picture.read_bytes()).decode()}"
         body = body.replace(inside, page["root"] + picture.relative_to(ROOT).as_posix())
+    body = without_idle_parts(body)
     target = SITE / place.with_suffix(".html")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(guarded(re.sub(r"\n{3,}", "\n\n", body)), encoding="utf-8")
@@ -270,7 +272,11 @@ def build_post(notebook_path: Path) -> dict[str, str]:
     seconds = time.perf_counter() - start
     print(f"{target.relative_to(ROOT)}: {'executed and ' if ran else ''}laid out in {seconds:.0f} s")
     address = html.escape(place.with_suffix(".html").as_posix())
-    return {"address": address} | {key: page[key] for key in ("title", "subtitle", "by_line")}
+    image = str(read_post(qmd).meta.get("image", "")) if qmd.is_file() else ""
+    return {
+        "address": address, "date": notes.get("date", ""),
+        "image": image and posixpath.normpath(posixpath.join(place.parent.as_posix(), image)),
+    } | {key: page[key] for key in ("title", "subtitle", "by_line")}  # fmt: skip
 
 
 def build_landing(posts: list[dict[str, str]], qmd: Path | None) -> None:
@@ -297,7 +303,7 @@ def main() -> int:
     try:
         copy_assets()
         bring_runtime(SITE)
-        posts = [build_post(path) for path in notebooks]
+        posts = sorted((build_post(path) for path in notebooks), key=lambda post: post["date"], reverse=True)
         first = notebooks[0].with_suffix(".qmd")
         build_landing(posts, first if first.is_file() else None)
     except (PageError, NotebookError) as error:

@@ -1,8 +1,8 @@
 """What Quarto leaves undone in the site it writes; it calls this after rendering (post-render in _quarto.yml).
 
 Live: the runtime of the decoder in the page, which is fetched, not kept in the repository.
-Lighter: the marks around every line of code and every operator go, the TeX inside every formula, and the page's own
-source, which "View Source" then loads from a file beside the page.
+Lighter: the marks around every line of code and every operator go, the TeX inside every formula, the scripts and
+styles of parts that the page does not have, and its own source, which "View Source" loads from a file beside it.
 Accessible: headings in order, a name for the site's menu, no roles and attributes that do not exist.
 Safe: a content security policy, with which the page takes nothing from elsewhere and runs no script but its own.
 """
@@ -25,6 +25,8 @@ QUIET = re.compile(r'<span class="(?:op|va)">([^<]*)</span>')
 TEX = re.compile(r"<annotation[^>]*>.*?</annotation>|</?semantics>", re.DOTALL)  # browsers show none of it
 MATH = re.compile(r'<math(?: display="inline"|( display="block"))? xmlns="[^"]*">')  # the rest is what browsers assume
 MODAL = re.compile(r'(?s)(id="quarto-embedded-source-code-modal".*?)<pre[^>]*>(.*?)</pre>')
+# What only some posts have, by its class, and the files in assets/ that bring it to life.
+PARTS = {"overview": "overview", "live": "live", "cvae-figure": r"figures|plotly-cartesian\.min"}
 REPLACED = {
     r'<h5 (class="no-anchor card-title.*?)</h5>': r"<h2 \1</h2>",
     r'<h5 (class="modal-title".*?)</h5>': r"<h2 \1</h2>",
@@ -38,8 +40,8 @@ REPLACED = {
     r'<header (id="title-block-header".*?)</header>': r'<section aria-label="Title" \1</section>',
     r'(quarto-appendix-citeas") role="listitem"': r"\1",
     r'<nav id="quarto-sidebar"': '<nav aria-label="Contents and links" id="quarto-sidebar"',
-    # Other sites do not show an SVG, which is what Quarto offers them: the post's thumbnail.
-    r'(<meta (?:property|name)="(?:og|twitter):image" content="[^"]*)cvae_thumbnail\.svg"': r'\1social-card.png"',
+    # Other sites do not show an SVG, which is what Quarto offers them: the post's thumbnail. See social_card.py.
+    r'(<meta (?:property|name)="(?:og|twitter):image" content="[^"]*?)_thumbnail\.svg"': r'\1_card.png"',
     r'(<div id="quarto-margin-sidebar"[^>]*)(>\s*<h5)': r'\1 role="complementary" aria-label="Categories"\2',
     # An address that is a script is one more to allow; this does as little, in the way of Quarto's other buttons.
     r'href="javascript:void\(0\)"': 'href="#" onclick="return false;"',
@@ -77,6 +79,14 @@ def lighter(page: str) -> str:
     return MATH.sub(r"<math\1>", TEX.sub("", page))
 
 
+def without_idle_parts(page: str) -> str:
+    """The page without the scripts and style sheets of parts it does not have."""
+    for name, files in PARTS.items():
+        if not re.search(rf'<div [^>]*\bclass="{name}"', page):
+            page = re.sub(rf'<(script|link)[^>]*assets/(?:{files})\.(?:js|css)"[^>]*>(?:</script>)?\n?', "", page)
+    return page
+
+
 def guarded(page: str) -> str:
     """The page with a content security policy: all from the site itself, and only the scripts it has now.
 
@@ -107,7 +117,7 @@ def finished(page: str) -> str:
         lines = QUIET.sub(r"\1", LINE.sub(r"\1", code[2]))
         return f"{code[1]}<span>{lines}</span>{code[3]}"
 
-    page = CODE.sub(whole, lighter(page))
+    page = CODE.sub(whole, lighter(without_idle_parts(page)))
     for pattern, replacement in REPLACED.items():
         page = re.sub(pattern, replacement, page, flags=re.DOTALL)
     return page

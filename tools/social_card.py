@@ -1,16 +1,16 @@
-"""Make assets/social-card.png, the picture that other sites show with a link to this one.
+"""Make the pictures that other sites show with a link to a post: assets/NAME_card.png from assets/NAME_thumbnail.svg.
 
-python tools/social_card.py        (needs playwright and chromium)
+python tools/social_card.py [QMD ...]      (default: every post; needs playwright and chromium)
 """
 
 import shutil
+import sys
 from pathlib import Path
 
 import yaml
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
-POST = ROOT / "posts" / "class_conditional_vae" / "class_conditional_vae.qmd"
 CARD = """
 <body style="margin: 0; width: 1200px; height: 630px; display: flex; align-items: center; background: #f6f9fd;
   color: #1b2733; font-family: system-ui, 'Noto Sans', 'DejaVu Sans', sans-serif">
@@ -24,13 +24,16 @@ CARD = """
 
 
 def main() -> None:
-    facts = yaml.safe_load(POST.read_text(encoding="utf-8").split("---")[1])
-    picture = (ROOT / "assets" / "cvae_thumbnail.svg").read_text(encoding="utf-8")
+    posts = [Path(name) for name in sys.argv[1:]] or sorted((ROOT / "posts").glob("*/*.qmd"))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1200, "height": 630}, color_scheme="light")
-        page.set_content(CARD.format(title=facts["title"], subtitle=facts["subtitle"], picture=picture))
-        page.screenshot(path=ROOT / "assets" / "social-card.png")
+        for post in posts:
+            facts = yaml.safe_load(post.read_text(encoding="utf-8").split("---")[1])
+            thumbnail = ROOT / "assets" / Path(facts["image"]).name
+            picture = thumbnail.read_text(encoding="utf-8")
+            page.set_content(CARD.format(title=facts["title"], subtitle=facts["subtitle"], picture=picture))
+            page.screenshot(path=thumbnail.with_name(thumbnail.stem.replace("_thumbnail", "_card") + ".png"))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 POST = "posts/class_conditional_vae/class_conditional_vae"
+POSTS = sorted(path for path in (ROOT / "posts").glob("*/*.qmd") if not path.name.startswith("_"))
+THUMBNAILS = sorted((ROOT / "assets").glob("*_thumbnail.svg"))
 FIGURES = 17  # drawn by Plotly
 SECTIONS = (
     "From unconditional to conditional", "Setup", "base architecture", "Spatial concatenation", "Group normalization",
@@ -113,12 +115,15 @@ def test_the_site_can_be_followed_shared_and_cited(quarto_site):
     assert len(said["og:image:alt"]) > 20 and said["twitter:card"] == "summary_large_image"
     assert "title = {Class-Conditional {VAE}}" in html and "author = {}" not in html  # "cite this"
     assert "View source" in html and "Report an issue" in html
-    with Image.open(quarto_site / "assets" / "social-card.png") as card:
-        assert card.size == (1200, 630)
+    cards = [quarto_site / "assets" / file.name.replace("_thumbnail.svg", "_card.png") for file in THUMBNAILS]
+    for path in cards:
+        with Image.open(path) as card:
+            assert card.size == (1200, 630)
+    assert said["og:image"].endswith(cards[0].name)
 
 
-def test_every_diagram_and_script_the_post_names_exists():
-    text = (ROOT / f"{POST}.qmd").read_text(encoding="utf-8")
+def test_every_diagram_and_script_the_posts_name_exists():
+    text = "\n".join(path.read_text(encoding="utf-8") for path in POSTS)
     named = re.findall(r"\.\./\.\./(assets/[\w./-]+)", text)
     assert len(named) > 10
     assert [name for name in named if not (ROOT / name).is_file()] == []
@@ -145,8 +150,9 @@ def test_the_projects_address_stands_in_one_place():
     unreadable = (".png", ".webp", ".onnx", ".safetensors", ".min.js")
     readable = [p for p in listed if (ROOT / p).is_file() and not p.endswith(unreadable)]
     holding = [p for p in readable if name in (ROOT / p).read_text(encoding="utf-8")]
-    # The notebook is made from it, for a reader who has nothing but the notebook.
-    assert set(holding) <= {"_quarto.yml", f"{POST}.ipynb"} and "_quarto.yml" in holding
+    # The notebooks are made from it, for a reader who has nothing but the notebook.
+    notebooks = {path.with_suffix(".ipynb").relative_to(ROOT).as_posix() for path in POSTS}
+    assert set(holding) <= {"_quarto.yml"} | notebooks and "_quarto.yml" in holding
 
 
 # No DOI and no arXiv id exists for these; their address is the publisher's own.
@@ -156,7 +162,7 @@ ONLY_URL = {"sohn2015", "higgins2017", "maaten2008"}
 def test_every_reference_is_cited_and_can_be_found():
     bib = (ROOT / "references.bib").read_text(encoding="utf-8")
     entries = {m[1]: m[0] for m in re.finditer(r"(?s)@\w+\{(\w+),.*?\n\}", bib)}
-    text = (ROOT / f"{POST}.qmd").read_text(encoding="utf-8")
+    text = "\n".join(path.read_text(encoding="utf-8") for path in POSTS)
     assert {key for key in re.findall(r"@([a-z]+\d{4})\b", text)} == entries.keys()
     identified = re.compile(r"\bdoi = \{10\.|\beprint = \{\d{4}\.\d{4,5}\}")
     found = {key for key, entry in entries.items() if identified.search(entry)}
