@@ -78,9 +78,9 @@ const image = (properties = {}) => make("canvas", { width: SIDE, height: SIDE, .
 const place = (latent) => `row ${Math.floor(latent / 7) + 1}, column ${(latent % 7) + 1}`;
 
 // z as a map of squares, as large as the number is: full where it is positive, hollow where it is negative.
-const paintMap = (canvas, z, sliders, current) => {
+// The colours are those of an element that stands in the page: the canvas may not do so yet.
+const paintMap = (canvas, colours, z, sliders, current) => {
   const pen = canvas.getContext("2d"), cell = canvas.width / 7;
-  const colours = getComputedStyle(canvas);
   const colour = (name) => colours.getPropertyValue(name);
   pen.clearRect(0, 0, canvas.width, canvas.width);
   z.forEach((value, latent) => {
@@ -235,7 +235,7 @@ const explore = (root, facts, worker, state) => {
       input.value = z[i];
       input.setAttribute("aria-label", `z at ${place(i)}`);
     });
-    paintMap(map, z, sliders(), current);
+    paintMap(map, getComputedStyle(root), z, sliders(), current);
     map.setAttribute("aria-label", "The 49 numbers of z as a map of squares; the shaded ones have sliders");
     undo.disabled = !Object.keys(state.edits).length;
     original.hidden = state.garment === null;

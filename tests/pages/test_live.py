@@ -169,6 +169,18 @@ def test_the_first_picture_is_that_of_torch(live, networks):
     check_rows(live, networks)
 
 
+def test_the_map_of_z_is_drawn_in_the_colours_of_the_theme(visit):
+    """From the first moment on, and in the dark: black squares would be lost there."""
+    for theme in ("light", "dark"):
+        page = visit(color_scheme=theme)
+        press(page)
+        settled(page)
+        script = "c => Array.from(c.getContext('2d').getImageData(0, 0, 280, 280).data)"
+        drawn = torch.tensor(page.locator(".live-how canvas").evaluate(script)).view(-1, 4)
+        solid = drawn[drawn[:, 3] == 255]
+        assert len(solid) > 1000 and (solid[:, 1] > solid[:, 0]).all()  # greens, all of them
+
+
 def test_blend_two_classes(live, networks):
     live.get_by_label("Blend from").select_option("Trouser")
     live.get_by_label("Blend to").select_option("Dress")
