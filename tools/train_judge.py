@@ -68,10 +68,9 @@ def train(name: str, data: Dataset) -> None:
     print(f"{name}: test accuracy {measured['test_accuracy']:.4f} after {minutes:.1f} minutes")
 
 
-def card(data: Dataset) -> str:
-    """judges.md, from the records and the weights that ship."""
+def card(data: Dataset, seen: dict[str, torch.Tensor]) -> str:
+    """judges.md, from the records that ship and what each judge says of the test images, (N, 10)."""
     records = {name: load_record(JUDGES_FOLDER / f"{name}.json", JUDGE_RECORD) for name in JUDGES}
-    seen = [probabilities(load_judge(name), to_float(data.test_images)).argmax(dim=1) for name in JUDGES]
     lines = [
         "# The judges",
         "",
@@ -104,7 +103,8 @@ def card(data: Dataset) -> str:
         rows[f"accuracy, {name}"] = [f"{record['accuracy_of_class'][label]:.3f}" for record in records.values()]
     rows["SHA-256"] = [f"`{record['sha256'][:16]}...`" for record in records.values()]
     lines += [f"| {row} | {' | '.join(cells)} |" for row, cells in rows.items()]
-    agreement = (seen[0] == seen[1]).double().mean().item()
+    first, second = (says.argmax(dim=1) for says in seen.values())
+    agreement = (first == second).double().mean().item()
     lines += ["", f"The two give the same answer for {agreement:.1%} of the test images."]
     return "\n".join(lines) + "\n"
 
@@ -114,7 +114,8 @@ def main() -> None:
     for name in sys.argv[1:] or JUDGES:
         train(name, data)
     if all((JUDGES_FOLDER / f"{name}.json").is_file() for name in JUDGES):
-        CARD.write_text(card(data), encoding="utf-8")
+        seen = {name: probabilities(load_judge(name), to_float(data.test_images)) for name in JUDGES}
+        CARD.write_text(card(data, seen), encoding="utf-8")
 
 
 if __name__ == "__main__":
