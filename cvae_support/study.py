@@ -199,9 +199,21 @@ def ends(found: list[dict[str, Any]], arm: str) -> list[tuple[float, float]]:
     ]
 
 
+def is_known(arm: str, config: Config) -> bool:
+    """Whether the results hold all there is to know of this run: its whole history, and its measures if it has any."""
+
+    def of_this(name: str) -> list[dict[str, Any]]:
+        return [run for run in read(name) if (run["arm"], run["fingerprint"]) == (arm, config.fingerprint)]
+
+    trained = any(len(run["history"]) == config.epochs for run in of_this("study"))
+    return trained and (arm not in SHIPPED | CONDITIONING or bool(of_this("measures")))
+
+
 def study(data: Dataset, train: bool = True) -> Table:
-    """Train and measure what is missing (or nothing), keep the results, and return their table."""
-    for _, config in runs(ARMS) if train else ():
+    """Train and measure what the results lack (or nothing), keep the results, and return their table."""
+    for arm, config in runs(ARMS) if train else ():
+        if is_known(arm, config):
+            continue
         local_run(config, data)
         keep("study", collect(ARMS, data))
         measure(data)

@@ -1,5 +1,6 @@
 """The study: resumable, never forgetful, and its results are those of the shipped configurations."""
 
+import json
 import shutil
 
 import pytest
@@ -45,8 +46,16 @@ def test_what_is_trained_is_measured_and_only_once(small_study, monkeypatch):
     assert [run["measures"]["seed_seen"] for run in read("measures")] == [run["seed"] for run in read("measures")]
     assert {(run["arm"], run["seed"]) for run in read("measures")} == {(a, s) for a in ("one", "two") for s in (1, 2)}
     assert study.measured("two") == [{"seed_seen": 1}, {"seed_seen": 2}]
-    monkeypatch.setattr(study, "evaluate", lambda *_: pytest.fail("measured again"))
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "evaluate", lambda *_: pytest.fail("measured again"))
+        study.study(small_study)
+
+    before, *rest = read("measures")  # a result that is lost is made again, and only that
+    (study.RESULTS_FOLDER / "measures.json").write_text(json.dumps(rest))
+    monkeypatch.setattr(study, "evaluate", lambda model, *_: {"seed_seen": model.config.seed, "again": True})
     study.study(small_study)
+    assert [run["measures"].get("again") for run in read("measures")] == [None, None, None, True]
+    assert (read("measures")[-1]["arm"], read("measures")[-1]["seed"]) == (before["arm"], before["seed"])
 
 
 def test_an_unfinished_run_is_reported_as_far_as_it_got(small_study, stop_in_epoch_two):
@@ -66,6 +75,11 @@ def test_results_of_another_machine_are_not_forgotten(small_study, tmp_path, mon
     monkeypatch.setenv("CVAE_CACHE", str(tmp_path / "empty"))  # a fresh clone has the results and no runs
     study.study(small_study, train=False)
     assert read("study") == found
+
+    with monkeypatch.context() as patch:  # and what is in the results is neither trained nor measured again
+        patch.setattr("cvae_support.training.train", lambda *_, **__: pytest.fail("trained again"))
+        study.study(small_study)
+        assert read("study") == found
 
     shorter = [run | {"history": run["history"][:1]} for run in found]
     assert study.keep("study", shorter) == found
