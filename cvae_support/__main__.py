@@ -106,10 +106,16 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
 
 def run_study(arguments: argparse.Namespace) -> None:
     from rich.console import Console
+    from rich.markdown import Markdown
 
-    from cvae_support.study import study
+    from cvae_support.study import CONDITIONING, SHIPPED, measured, study
+    from cvae_support.tables import OF_ARMS, OF_LATENTS, OF_SAMPLES, results_table
 
-    Console().print(study(load_fashion_mnist(), train=not arguments.report))
+    console = Console()
+    console.print(study(load_fashion_mnist(), train=not arguments.report))
+    arms = {arm: runs for arm in SHIPPED | CONDITIONING if (runs := measured(arm))}
+    for columns in (OF_SAMPLES, OF_ARMS, OF_LATENTS):
+        console.print(Markdown(results_table(arms, columns, compared=arms)))
 
 
 def run_sample(arguments: argparse.Namespace) -> None:

@@ -4,12 +4,13 @@ The first gives the accuracies and the features in which samples are compared; t
 guards against samples that please only the first.
 """
 
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from cvae_support.checkpoints import CheckpointError, load_checkpoint
+from cvae_support.checkpoints import CheckpointError, load_checkpoint, load_record
 
 JUDGES_FOLDER = Path(__file__).parent / "judges"
 JUDGE_RECORD = frozenset({"judge", "weights", "sha256", "data", "test_accuracy"})
@@ -71,6 +72,13 @@ class SecondJudge(nn.Module):
 
 AnyJudge = Judge | SecondJudge
 JUDGES: dict[str, type[AnyJudge]] = {"judge": Judge, "second": SecondJudge}
+
+
+@lru_cache(maxsize=1)
+def judge_hashes() -> list[str]:
+    """Which judges these are, the first and the second: 16 hex digits of the SHA-256 of their tensors."""
+    records = (load_record(JUDGES_FOLDER / f"{name}.json", JUDGE_RECORD) for name in ("judge", "second"))
+    return [record["sha256"][:16] for record in records]
 
 
 def load_judge(name: str = "judge", device: torch.device | str = "cpu") -> AnyJudge:

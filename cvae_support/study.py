@@ -26,7 +26,7 @@ from cvae_support.checkpoints import (
 from cvae_support.config import RECIPES, Config
 from cvae_support.data import Dataset
 from cvae_support.evaluate import evaluate, floors, reconstructions
-from cvae_support.judge import load_judge
+from cvae_support.judge import judge_hashes, load_judge
 
 RESULTS_FOLDER = Path(__file__).parent / "results"
 SEEDS = (42, 43, 44)
@@ -111,12 +111,17 @@ def progress(run: dict[str, Any]) -> int:
     return len(run["history"]) if "history" in run else len(run["sampling_seeds"])
 
 
+def origin(run: dict[str, Any]) -> tuple[str, list[str] | None]:
+    """What a result comes from: the configuration of the run and, for measures, the judges."""
+    return run["fingerprint"], run.get("judges")
+
+
 def keep(name: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add what was found to results/NAME.json, a run a line; of two results of one run, what got farther stays."""
     kept: dict[tuple[str, int], dict[str, Any]] = {}
     for run in [*read(name), *found]:
         older = kept.get((run["arm"], run["seed"]))
-        if older is None or older["fingerprint"] != run["fingerprint"] or progress(older) <= progress(run):
+        if older is None or origin(older) != origin(run) or progress(older) <= progress(run):
             kept[run["arm"], run["seed"]] = run
     lines = ",\n".join(json.dumps(run) for run in kept.values())
     write_atomically(RESULTS_FOLDER / f"{name}.json", f"[\n{lines}\n]\n".encode())
@@ -168,20 +173,29 @@ def final_checkpoint(config: Config, data: Dataset) -> Path | None:
 def measure(data: Dataset) -> None:
     """Evaluate every finished run that has not been yet. A model that ships is sampled three times over."""
     judge, second = load_judge("judge"), load_judge("second")
-    if not read("floors"):
-        shipped, _ = load_model(SHIPPED_FOLDER / f"{FAST.name}.json")  # of whichever seed was chosen
-        rows = floors(data, judge, second) | {"reconstructions": reconstructions(shipped, data, judge, second)}
-        write_atomically(RESULTS_FOLDER / "floors.json", f"{json.dumps(rows, indent=1)}\n".encode())
-    known = {(run["arm"], run["seed"]): run["fingerprint"] for run in read("measures")}
+    shipped = SHIPPED_FOLDER / f"{FAST.name}.json"  # of whichever seed was chosen
+    made_with = {"judges": judge_hashes(), "reconstructions_of": load_record(shipped)["fingerprint"]}
+    if dict(read("floors")).get("made_with") != made_with:
+        rows = floors(data, judge, second)
+        rows |= {"reconstructions": reconstructions(load_model(shipped)[0], data, judge, second)}
+        text = json.dumps(rows | {"made_with": made_with}, indent=1)
+        write_atomically(RESULTS_FOLDER / "floors.json", f"{text}\n".encode())
     for arm, config in runs(SHIPPED | CONDITIONING):
         path = final_checkpoint(config, data)
-        if path is None or known.get((arm, config.seed)) == config.fingerprint:
+        # A model that ships is sampled more often, also where another machine has measured it as one that did not.
+        sampling_seeds = (0, 1, 2) if path and path.parent == SHIPPED_FOLDER else (0,)
+        if path is None or any(progress(run) >= len(sampling_seeds) for run in known_measures(arm, config)):
             continue
         print(f"measuring {arm}, seed {config.seed}")
-        sampling_seeds = (0, 1, 2) if path.parent == SHIPPED_FOLDER else (0,)
         measures = evaluate(load_model(path)[0], data, judge, second, sampling_seeds)
-        run = {"arm": arm, "seed": config.seed, "fingerprint": config.fingerprint, "sampling_seeds": sampling_seeds}
-        keep("measures", [run | {"measures": measures}])
+        run = {"arm": arm, "seed": config.seed, "fingerprint": config.fingerprint, "judges": judge_hashes()}
+        keep("measures", [run | {"sampling_seeds": sampling_seeds, "measures": measures}])
+
+
+def known_measures(arm: str, config: Config) -> list[dict[str, Any]]:
+    """The measures of this very run by today's judges: one, or none."""
+    wanted = {"arm": arm, "fingerprint": config.fingerprint, "judges": judge_hashes()}
+    return [run for run in read("measures") if wanted.items() <= run.items()]
 
 
 def measured(arm: str) -> list[dict[str, Any]]:
@@ -201,20 +215,20 @@ def ends(found: list[dict[str, Any]], arm: str) -> list[tuple[float, float]]:
 
 def is_known(arm: str, config: Config) -> bool:
     """Whether the results hold all there is to know of this run: its whole history, and its measures if it has any."""
-
-    def of_this(name: str) -> list[dict[str, Any]]:
-        return [run for run in read(name) if (run["arm"], run["fingerprint"]) == (arm, config.fingerprint)]
-
-    trained = any(len(run["history"]) == config.epochs for run in of_this("study"))
-    return trained and (arm not in SHIPPED | CONDITIONING or bool(of_this("measures")))
+    trained = any(
+        (run["arm"], run["fingerprint"], len(run["history"])) == (arm, config.fingerprint, config.epochs)
+        for run in read("study")
+    )
+    return trained and (arm not in SHIPPED | CONDITIONING or bool(known_measures(arm, config)))
 
 
 def study(data: Dataset, train: bool = True) -> Table:
     """Train and measure what the results lack (or nothing), keep the results, and return their table."""
     for arm, config in runs(ARMS) if train else ():
-        if is_known(arm, config):
-            continue
-        local_run(config, data)
-        keep("study", collect(ARMS, data))
-        measure(data)
+        if not is_known(arm, config):
+            local_run(config, data)
+            keep("study", collect(ARMS, data))
+            measure(data)
+    if train:
+        measure(data)  # a model that ships since: it is sampled more often
     return study_table(keep("study", collect(ARMS, data)))

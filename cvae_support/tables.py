@@ -7,6 +7,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
+from cvae_support.data import CLASSES
 from cvae_support.evaluate import MEASURES
 
 # How a measure is headed, what it is multiplied by, and how many digits are shown.
@@ -28,7 +29,30 @@ COLUMNS = {
     "test_recon": ("MSE", 1, 4),
     "style": ("Style", 1, 2),
     "style_baseline": ("Style, z permuted", 1, 2),
+    "kernel_distance": ("Kernel", 1, 4),
+    "frechet_distance_second": ("Fréchet, second judge", 1, 2),
+    "prior_frechet_distance": ("Fréchet, z from the prior", 1, 1),
+    "recall": ("Recall, %", 100, 1),
+    "density": ("Density", 1, 2),
+    "nearest_ratio": ("Nearest", 1, 2),
+    "aggregate_gap": ("Gap, nats", 1, 1),
+    "class_aggregate_gap": ("Gap by class, nats", 1, 1),
+    "aggregate_kernel_distance": ("Kernel, z", 1, 4),
 }
+# What the page's tables show: of samples, in full below; of arms; of latents.
+OF_SAMPLES = [
+    "conditional_accuracy", "conditional_accuracy_second", "classification_accuracy_score",
+    "frechet_distance", "precision", "coverage",
+]  # fmt: skip
+MORE_OF_SAMPLES = ["kernel_distance", "frechet_distance_second", "recall", "density", "nearest_ratio"]
+OF_ARMS = [
+    "distortion", "rate", "conditional_accuracy", "classification_accuracy_score", "frechet_distance",
+    "label_swap_accuracy",
+]  # fmt: skip
+OF_LATENTS = [
+    "active_units", "probe_linear_accuracy", "probe_mlp_accuracy", "probe_information", "aggregate_gap",
+    "class_aggregate_gap",
+]  # fmt: skip
 
 
 def average(runs: Sequence[dict[str, Any]], key: str) -> str:
@@ -73,7 +97,7 @@ def results_table(rows: dict[str, Sequence[dict[str, Any]]], keys: Sequence[str]
 def measures_table(found: dict[str, Any], floors: dict[str, dict[str, Any]]) -> Table:
     """What evaluate found of one model, ± the deviation over sampling seeds, beside what floors found, if anything."""
     arrows = {"higher": "↑", "lower": "↓", None: ""}
-    beside = {name: row for name, row in floors.items() if name != "mse"}
+    beside = {name: row for name, row in floors.items() if name not in ("mse", "made_with")}
 
     def cell(row: dict[str, Any], key: str) -> str:
         value, spread = row.get(key), row.get(f"{key}_std")
@@ -92,4 +116,8 @@ def measures_table(found: dict[str, Any], floors: dict[str, dict[str, Any]]) -> 
         table.add_column(name.replace("_", " "), justify="right", max_width=8, overflow="fold")
     for key, (name, better) in MEASURES.items():
         table.add_row(name, cell(found, key), arrows[better], *(cell(row, key) for row in beside.values()))
+    per_class = "conditional_accuracy_per_class"
+    for label, name in enumerate(CLASSES if per_class in found else ()):
+        shares = (f"{row[per_class][label]:.4f}" if per_class in row else "–" for row in beside.values())
+        table.add_row(f"conditional accuracy, {name}", f"{found[per_class][label]:.4f}", arrows["higher"], *shares)
     return table

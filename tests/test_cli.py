@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 from cvae_support import evaluate
 from cvae_support.__main__ import config_fields, main, shipped_names
 from cvae_support.checkpoints import save_checkpoint
+from cvae_support.data import CLASSES
 from cvae_support.evaluate import MEASURES
 from cvae_support.judge import JUDGES
 from cvae_support.models import VAE
@@ -93,6 +94,8 @@ def test_evaluate_prints_and_writes_the_measures_of_any_checkpoint(model, quick_
     assert all(name in printed for name, _ in MEASURES.values()) and str(out) in printed
     spread = written["measures"]["frechet_distance"], written["measures"]["frechet_distance_std"]
     assert "{:.4f} ± {:.4f}".format(*spread) in printed
+    for name in CLASSES:
+        assert f"conditional accuracy, {name}" in printed
 
 
 def test_evaluate_shows_the_yardsticks_where_there_are_any(quick_measures, tmp_path, capsys):

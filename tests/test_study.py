@@ -8,7 +8,9 @@ from rich.console import Console
 
 from cvae_support import study
 from cvae_support.__main__ import main
+from cvae_support.checkpoints import SHIPPED_FOLDER, load_record
 from cvae_support.config import Config
+from cvae_support.judge import judge_hashes
 from cvae_support.study import ARMS, SEEDS, at_epoch, curves, read, with_spread
 from cvae_support.training import train
 
@@ -25,7 +27,8 @@ def small_study(few, config, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "SHIPPED", {})
     monkeypatch.setattr(study, "load_judge", lambda name: name)
     monkeypatch.setattr(study, "evaluate", lambda model, *_: {"seed_seen": model.config.seed})
-    (tmp_path / "floors.json").write_text('{"real": {}}')
+    monkeypatch.setattr(study, "floors", lambda *_: {"real": {}})
+    monkeypatch.setattr(study, "reconstructions", lambda *_: {})
     return few
 
 
@@ -56,6 +59,22 @@ def test_what_is_trained_is_measured_and_only_once(small_study, monkeypatch):
     study.study(small_study)
     assert [run["measures"].get("again") for run in read("measures")] == [None, None, None, True]
     assert (read("measures")[-1]["arm"], read("measures")[-1]["seed"]) == (before["arm"], before["seed"])
+
+
+def test_measures_by_other_judges_are_made_again(small_study, monkeypatch):
+    study.study(small_study)
+    assert all(run["judges"] == judge_hashes() for run in read("measures"))
+    monkeypatch.setattr(study, "judge_hashes", lambda: ["another", "pair"])
+    study.study(small_study)
+    assert all(run["judges"] == ["another", "pair"] for run in read("measures"))
+    assert read("floors")["made_with"]["judges"] == ["another", "pair"]
+
+
+def test_the_shipped_measures_are_by_the_shipped_judges():
+    """And the yardsticks beside them by the same, with reconstructions of the spatial model that ships."""
+    assert all(run["judges"] == judge_hashes() for run in read("measures"))
+    shipped = load_record(SHIPPED_FOLDER / f"{study.FAST.name}.json")
+    assert read("floors")["made_with"] == {"judges": judge_hashes(), "reconstructions_of": shipped["fingerprint"]}
 
 
 def test_an_unfinished_run_is_reported_as_far_as_it_got(small_study, stop_in_epoch_two):
@@ -118,7 +137,7 @@ def test_report_prints_the_table(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "RESULTS_FOLDER", tmp_path)
     assert main(["study", "--report"]) == 0
     printed = capsys.readouterr().out
-    assert "plain" in printed and "spatial" in printed
+    assert "plain" in printed and "MLP peer" in printed and "Fréchet" in printed and "Label swap" in printed
 
 
 def test_a_run_and_the_study_share_the_folder(small_study, config, tmp_path):
