@@ -1,8 +1,11 @@
-"""What the post says of its results, held against the results that ship.
+"""What the posts say of their results, held against the results that ship.
 
-The numbers in the text are computed where they stand; these are the sentences around them.
+The numbers in the text are computed where they stand; these are the sentences around them. Each test's docstring
+says where its sentence stands: the figure, table or section it rests on (after the post's name, where that is not
+the main post), then the words, in quotes. They must stand there to the letter.
 """
 
+import re
 from pathlib import Path
 from statistics import mean
 
@@ -37,14 +40,16 @@ CLEAR, SHARP = "unconditional-w0.25-kl0.01-fast", "unconditional-w0.25-kl0.0005-
 
 
 def test_the_fast_recipe_is_as_low_in_a_fifth_of_the_epochs(study):
-    """'Its second epoch already ends at ...; the longest plain run gets to ... the same height in a fifth'"""
+    """fig-recipes: 'Its second epoch already ends at', 'about the same height in a fifth of the epochs'"""
     longest = max(curves(study, "plain"), key=len)
     assert len(longest) == 10 and mean(at_epoch(study, "spatial, 4 epochs", 2)) <= longest[-1]
     assert len(curves(study, "spatial, 4 epochs")) == len(SEEDS) and ARMS["spatial, 4 epochs"].epochs == 4
 
 
 def test_plain_seeds_agree_well_enough_for_one_to_stand_for_them(study):
-    """The longest plain run is no unlucky one: where all three seeds are, it lies among or below them."""
+    """fig-recipes:
+    'the longest plain run here, one seed': no unlucky one; where all seeds are, it lies among or below them
+    """
     at_end = at_epoch(study, "plain")
     assert len(at_end) == len(SEEDS)
     longest = max(curves(study, "plain"), key=len)
@@ -52,12 +57,12 @@ def test_plain_seeds_agree_well_enough_for_one_to_stand_for_them(study):
 
 
 def test_the_plain_recipe_is_not_claimed_to_the_end(study):
-    """'Nobody has waited for that here'"""
+    """fig-recipes: 'We have not run it that far'"""
     assert max(map(len, curves(study, "plain"))) < ARMS["plain"].epochs == 100
 
 
 def test_smaller_batches_and_higher_rates_did_better_in_the_search(study):
-    """The table of TRAINING.md, and 'Smaller batches and higher rates come out lower throughout'"""
+    """TRAINING.md: 'Smaller batches and higher rates come out lower throughout', and the table above it"""
     text = (ROOT / "TRAINING.md").read_text(encoding="utf-8")
     found = {(config.batch_size, config.learning_rate): at_epoch(study, arm)[0] for arm, config in SEARCH.items()}
     for (size, rate), loss in found.items():
@@ -68,43 +73,49 @@ def test_smaller_batches_and_higher_rates_did_better_in_the_search(study):
 
 
 def test_the_error_is_several_times_smaller_than_the_loss_assumes(ends):
-    """'several times smaller than the 0.08 our loss assumes'"""
+    """sec-loss:
+    'several times smaller than the 0.08 our loss assumes', 'errs a little to the other side: it assumes 0.004'
+    """
     assert 3 * ends[SPATIAL][0]["test_recon"] < 0.08
 
 
 def test_the_small_weight_buys_sharpness_with_nats(ends):
-    """'With the small weight the reconstructions are crisp', 'lose some detail'"""
+    """fig-unconditional:
+    'With the small weight the reconstructions are crisp', 'the reconstructions lose some detail'
+    """
     assert 1.5 * ends[SHARP][0]["test_recon"] < ends[CLEAR][0]["test_recon"]
     assert ends[SHARP][0]["test_kl"] > 2 * ends[CLEAR][0]["test_kl"]
 
 
 def test_neither_model_is_ahead_on_both_sides(ends):
-    """'it comes closer to the image, and pays for it in nats'"""
+    """fig-curves-both: 'it comes closer to the image, and pays for it in nats'"""
     assert ends[ADALN][0]["test_recon"] < ends[SPATIAL][0]["test_recon"]
     assert ends[ADALN][0]["test_kl"] > ends[SPATIAL][0]["test_kl"]
 
 
 def test_adaln_lies_among_the_spatial_seeds(study):
-    """'lies in the middle of the spatial seeds', 'no advantage here that seeds could not explain'"""
+    """fig-curves-both: 'lies in the middle of the spatial seeds', 'no advantage here that seeds could not explain'"""
     spatial = at_epoch(study, "spatial, 4 epochs")
     assert min(spatial) < mean(at_epoch(study, "adaLN, 4 epochs")) < max(spatial)
 
 
 def test_reconstruction_falls_while_the_kl_hardly_moves(study):
-    """'Reconstruction falls in every epoch, while the mean KL hardly moves after the first'"""
+    """fig-curves-spatial: 'Reconstruction falls in every epoch, while the mean KL hardly moves after the first'"""
     (run,) = (run for run in study if run["arm"] == "spatial, 4 epochs" and run["seed"] == 44)
     recon, kl = ([row[term] for row in run["history"]] for term in ("test_recon", "test_kl"))
     assert recon == sorted(recon, reverse=True) and max(kl) < 1.05 * min(kl)
 
 
 def test_adaln_has_about_a_fifth_more_parameters(ends):
-    """'... more parameters on the adaLN side', at the full width and at this one"""
+    """fig-networks: 'It has a fifth more parameters', at the full width and at this one"""
     more = count_parameters(ends[ADALN][1]) / count_parameters(ends[SPATIAL][1]) - 1
     assert 0.2 < more < 0.24 and 0.2 < 3_804_195 / 3_099_273 - 1 < 0.24
 
 
 def test_the_recipes_are_as_the_texts_say():
-    """'32 images', 'a peak of 0.006', 'the last 500 steps', and the table of TRAINING.md"""
+    """sec-recipe:
+    '32 images a step make eight times', 'a peak of 0.006', 'the last 500 steps', and the table of TRAINING.md
+    """
     plain, fast = RECIPES["plain"], RECIPES["fast"]
     page = (ROOT / "posts/class_conditional_vae/class_conditional_vae.qmd").read_text(encoding="utf-8")
     assert f"{fast['batch_size']} images a step make eight times" in page
@@ -134,13 +145,15 @@ def yardsticks():
 
 
 def test_the_judges_are_as_good_as_the_text_says():
-    """'on real test images it is right 94 % of the time', 'of another architecture (92 %)'"""
+    """sec-results: 'on real test images it is right 94 % of the time', 'of another architecture (92 %)'"""
     right = [load_record(JUDGES_FOLDER / f"{name}.json", JUDGE_RECORD)["test_accuracy"] for name in ("judge", "second")]
     assert [round(share, 2) for share in right] == [0.94, 0.92] and right[0] >= 0.93
 
 
 def test_adaln_is_read_as_asked_a_little_more_often(generated):
-    """'The second judge says nearly the same. adaLN is a little ahead by both, and behind in the accuracy score'"""
+    """tbl-generation:
+    'The second judge says nearly the same. adaLN is a little ahead by both, and behind in the accuracy score'
+    """
     spatial, adaln = generated["spatial"], generated["adaln"]
     for measure in ("conditional_accuracy", "conditional_accuracy_second"):
         assert 0 < adaln[measure] - spatial[measure] < 0.03
@@ -150,7 +163,9 @@ def test_adaln_is_read_as_asked_a_little_more_often(generated):
 
 
 def test_coats_are_the_class_that_is_missed(generated, yardsticks):
-    """'Trousers and boots are recognized nearly always, shirts in ...', 'of reconstructed real coats ... only'"""
+    """tbl-generation:
+    'Trousers and boots are recognized nearly always', 'of reconstructed real coats the judge recognizes only'
+    """
     for model in (generated["spatial"], generated["adaln"]):
         of_class = model["conditional_accuracy_per_class"]
         assert of_class[1] > 0.98 and of_class[9] > 0.98 and sorted(of_class)[:2] == [of_class[4], of_class[6]]
@@ -161,7 +176,7 @@ def test_coats_are_the_class_that_is_missed(generated, yardsticks):
 
 @torch.no_grad()
 def test_missed_coats_pass_for_pullovers(ends):
-    """'most of the rest the judge takes for pullovers'"""
+    """tbl-generation: 'most of the rest the judge takes for pullovers'"""
     for name in (SPATIAL, ADALN):
         coats = ends[name][1].sample(torch.full((300,), 4), torch.Generator().manual_seed(0))
         seen = probabilities(load_judge(), coats).argmax(dim=1).bincount(minlength=10)
@@ -169,14 +184,14 @@ def test_missed_coats_pass_for_pullovers(ends):
 
 
 def test_another_spatial_seed_lands_on_adaln(study):
-    """'another seed of the spatial model lands almost exactly on adaLN'"""
+    """tbl-results: 'another seed of the spatial model lands almost exactly on adaLN'"""
     (adaln,) = reached(study, "adaLN, 4 epochs")
     apart = [abs(rate - adaln[0]) + abs(off - adaln[1]) for rate, off in reached(study, "spatial, 4 epochs")]
     assert min(apart) < 0.15
 
 
 def test_class_aware_sampling_wins_where_variety_counts(generated):
-    """'In accuracy score and coverage, the workaround beats both conditional models'"""
+    """tbl-generation: 'In accuracy score and coverage, the workaround beats both conditional models'"""
     aware = generated["aware"]
     for model in (generated["spatial"], generated["adaln"]):
         assert aware["conditional_accuracy"] < model["conditional_accuracy"]
@@ -185,7 +200,7 @@ def test_class_aware_sampling_wins_where_variety_counts(generated):
 
 
 def test_the_sharp_model_leads_with_class_aware_codes(generated):
-    """'hopeless when sampled from the prior', 'leads in everything but precision'"""
+    """tbl-generation: 'hopeless when sampled from the prior', 'it leads in everything but precision'"""
     sharp, others = generated["sharp"], [generated[name] for name in ("spatial", "adaln", "aware")]
     assert sharp["prior_frechet_distance"] > 3 * max(other["frechet_distance"] for other in others)
     for other in others:
@@ -201,19 +216,19 @@ def test_the_sharp_model_leads_with_class_aware_codes(generated):
 
 
 def test_nothing_is_copied_from_the_training_images(generated):
-    """'Far less would mean copying': no model is far below what test images have."""
+    """tbl-generation-more: 'Far below 1 would be suspicious'"""
     assert all(0.85 < model["nearest_ratio"] < 1.15 for model in generated.values())
 
 
 def test_the_label_decides_after_a_swap(generated):
-    """'nearly as often as in samples', 'grows about tenfold'"""
+    """tbl-generation: 'nearly as often as in samples', 'grows about tenfold'"""
     for model in (generated["spatial"], generated["adaln"]):
         assert abs(model["label_swap_accuracy"] - model["conditional_accuracy"]) < 0.06
         assert 8 < model["wrong_label_mse"] / model["test_recon"] < 12
 
 
 def test_part_of_the_style_is_shared(generated):
-    """'Brightness and ink are shared, height and width hardly'"""
+    """tbl-generation: 'Brightness and ink are shared, height and width hardly'"""
     for model in (generated["spatial"], generated["adaln"]):
         shared = min(model["style_ink"], model["style_brightness"])
         assert 0.4 < shared and max(model["style_height"], model["style_width"]) < 0.25 < model["style"]
@@ -221,7 +236,7 @@ def test_part_of_the_style_is_shared(generated):
 
 
 def test_the_class_means_fool_what_the_solution_says_they_fool(generated, yardsticks):
-    """'as good as the best of the models', 'Coverage ... and the Fréchet distance are not fooled'"""
+    """tbl-generation: 'as good as the best of the models', 'and the Fréchet distance are not fooled'"""
     means = yardsticks["class_means"]
     assert means["conditional_accuracy"] > max(model["conditional_accuracy"] for model in generated.values()) - 0.01
     assert means["classification_accuracy_score"] > 0.6 and means["coverage"] < 0.01
@@ -235,7 +250,10 @@ def of():
 
 
 def test_a_blind_encoder_leaves_the_class_in_z(of):
-    """'with a blind encoder the decoder takes the class from z'"""
+    """tbl-arms:
+    'A blind encoder costs most of what the label brings', 'with a blind encoder the decoder takes the class
+    from'
+    """
     for model in ("spatial", "adaLN"):
         blind = f"{model}, blind encoder"
         assert of(blind, "conditional_accuracy") < of(model, "conditional_accuracy") - 0.15
@@ -244,7 +262,7 @@ def test_a_blind_encoder_leaves_the_class_in_z(of):
 
 
 def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(of):
-    """'with a blind encoder nearly as often', 'it takes training', 'The class has not left z'"""
+    """fig-leakage: 'with a blind encoder nearly as often', 'it takes training', 'Most of the class is still in'"""
     linear = "probe_linear_accuracy"
     for model in ("spatial", "adaLN"):
         assert 0 < of("unconditional", linear) - of(f"{model}, blind encoder", linear) < 0.06
@@ -254,7 +272,10 @@ def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(
 
 @torch.no_grad()
 def test_the_judge_along_the_blends(ends):
-    """'in nearly equal steps', 'mixed pixels count as a boot early', 'a threshold instead', 'is never convinced'"""
+    """fig-blend-judge:
+    'in nearly equal steps', 'count as a boot early', 'there is a threshold instead', 'the judge is never
+    convinced'
+    """
     judge, shares = load_judge(), torch.linspace(0, 1, 11)
     many = noise(ends[ADALN][1], 64, seed=3)
 
@@ -279,7 +300,7 @@ AT_THIS_WEIGHT = [arm for arm, config in CONDITIONING.items() if config.kl_weigh
 
 
 def test_a_blind_encoder_shows_in_the_swap_and_not_in_the_distortion(of):
-    """'in about one of five', 'Distortion gives no warning; the rate is one or two nats higher'"""
+    """tbl-arms: 'in about one of five', 'Distortion gives no warning; the rate is one or two nats higher'"""
     for model in ("spatial", "adaLN"):
         blind = f"{model}, blind encoder"
         assert 0.15 < of(blind, "label_swap_accuracy") < 0.25
@@ -288,7 +309,9 @@ def test_a_blind_encoder_shows_in_the_swap_and_not_in_the_distortion(of):
 
 
 def test_adaln_takes_up_the_label_faster_and_its_long_vector_is_why(of):
-    """'it leads in accuracy and in label swaps', 'as good, at two more nats', 'most of that lead is gone'"""
+    """tbl-arms:
+    'it leads in accuracy and in label swaps', 'as good, at two more nats', 'most of that lead is gone'
+    """
     for other in ("spatial", "added"):
         for measure in ("conditional_accuracy", "label_swap_accuracy"):
             assert of("adaLN", measure) > of(other, measure)
@@ -308,7 +331,10 @@ def test_adaln_takes_up_the_label_faster_and_its_long_vector_is_why(of):
 
 
 def test_the_peers_are_on_either_side(of):
-    """'highest distortion', 'reaches adaLN's distortion with', 'six times as large', 'teach a classifier more'"""
+    """tbl-arms:
+    'the highest distortion of all arms with this weight', 'reaches adaLN's distortion with', 'six times as
+    large', 'samples teach a classifier more'
+    """
     assert max(AT_THIS_WEIGHT, key=lambda arm: of(arm, "distortion")) == "MLP peer"
     peer, score = "label-channel peer", "classification_accuracy_score"
     assert of(peer, "distortion") < 1.01 * of("adaLN", "distortion") and of(peer, "rate") < of("adaLN", "rate") - 4
@@ -319,14 +345,16 @@ def test_the_peers_are_on_either_side(of):
 
 
 def test_class_aware_sampling_leads_the_table_of_arms(of):
-    """'leads again, in accuracy and Fréchet distance'"""
+    """tbl-arms: 'leads again, in accuracy and Fréchet distance'"""
     best = "unconditional, weight 0.0005"
     assert max(CONDITIONING, key=lambda arm: of(arm, "conditional_accuracy")) == best
     assert min(CONDITIONING, key=lambda arm: of(arm, "frechet_distance")) == best
 
 
 def test_what_moves_a_model_off_the_curve(of):
-    """'Towards the lower left lead longer training ... and the label-channel peer', 'pays for its ignorance'"""
+    """fig-rate-distortion:
+    'Towards the lower left lead longer training', 'the label-channel peer', 'pays for its ignorance'
+    """
     pairs = [("spatial, 4 epochs", "spatial"), ("adaLN, 4 epochs", "adaLN"), ("label-channel peer", "spatial")]
     for better, worse in pairs:
         assert of(better, "rate") < of(worse, "rate") and of(better, "distortion") < of(worse, "distortion")
@@ -335,7 +363,10 @@ def test_what_moves_a_model_off_the_curve(of):
 
 
 def test_the_weight_swept(of):
-    """'lowest in the middle', 'as often as by chance', 'more often than at 0.01', 'the 49 latents stay active'"""
+    """fig-sweep:
+    'the Fréchet distance is lowest at 0.01', 'as often as by chance', 'more often than at 0.01', 'of the 49
+    latents stay active'
+    """
     small, less, middle, large = "spatial, weight 0.0005", "spatial, weight 0.002", "spatial", "spatial, weight 0.05"
     sweep = (small, less, middle, large)
     assert min(sweep, key=lambda arm: of(arm, "frechet_distance")) == middle
@@ -359,7 +390,7 @@ def at_weights():
 
 
 def test_a_smaller_weight_lowers_distortion_and_costs_nats(at_weights):
-    """kl_weight: 'each step to a smaller weight lowers distortion', 'The latents are not switched off'"""
+    """kl_weight fig-curve: 'each step to a smaller weight lowers distortion', 'The latents are not switched off'"""
     distortion, rate = at_weights("distortion"), at_weights("rate")
     assert distortion == sorted(distortion) and rate == sorted(rate, reverse=True)
     assert [ARMS[arm].kl_weight for arm in WEIGHTS] == [0.0005, 0.002, 0.01, 0.05]
@@ -367,21 +398,46 @@ def test_a_smaller_weight_lowers_distortion_and_costs_nats(at_weights):
 
 
 def test_samples_from_the_prior_cover_most_in_the_middle(at_weights):
-    """kl_weight: 'Only coverage has', 'The gap closes as the weight grows and accuracy climbs', 'which is chance'"""
+    """kl_weight fig-prior:
+    'Only coverage has', 'The gap closes as the weight grows and accuracy climbs', 'which is chance'
+    """
     gap, seen, coverage = map(at_weights, ("aggregate_gap", "conditional_accuracy", "coverage"))
     assert gap == sorted(gap, reverse=True) and seen == sorted(seen) and abs(seen[0] - 0.1) < 0.03
     assert max(coverage) == coverage[2] > 2 * coverage[3]
 
 
 def test_at_the_smallest_weight_the_decoder_goes_by_the_code(at_weights):
-    """kl_weight: 'There the decoder takes the class from the code and not from the label'"""
+    """kl_weight fig-prior: 'There the decoder takes the class from the code and not from the label'"""
     swapped = at_weights("label_swap_accuracy")
     assert swapped[0] < 0.05 and swapped == sorted(swapped)
 
 
 def test_class_aware_sampling_rescues_the_smallest_weight(at_weights):
-    """kl_weight: 'The weight that was worst from the prior is now best in every column', 'Drawn from the prior ...'"""
+    """kl_weight tbl-samples:
+    'The weight that was worst from the prior is now best in every column', 'Drawn from the prior instead'
+    """
     for measure, sign in (("conditional_accuracy", 1), ("frechet_distance", -1), ("coverage", 1)):
         from_prior, aware = ([sign * value for value in at_weights(measure, arms)] for arms in (WEIGHTS, AWARE))
         assert min(from_prior) == from_prior[0] and aware[0] > max(*from_prior, aware[1])
     assert at_weights("prior_frechet_distance", AWARE)[0] > 4 * at_weights("frechet_distance", AWARE)[0]
+
+
+def claims():
+    """Where and which words, of every test above: ("class_conditional_vae", "fig-sweep", "as often as by chance")."""
+    for name, function in list(globals().items()):
+        if name.startswith("test_") and name != "test_every_claim_stands_on_its_page":
+            where, _, quoted = " ".join(function.__doc__.split()).partition(": ")
+            page, _, label = where.rpartition(" ")
+            for words in re.findall(r"(?<!\w)'(.+?)'(?!\w)", quoted):
+                yield page or "class_conditional_vae", label, words
+
+
+def test_every_claim_stands_on_its_page():
+    found = list(claims())
+    assert len(found) > 60
+    for page, label, words in found:
+        path = ROOT / label if label.endswith(".md") else ROOT / "posts" / page / f"{page}.qmd"
+        text = path.read_text(encoding="utf-8")
+        assert path.name == label or re.search(rf"(#|label: ){label}\b", text), f"{path.name} has no {label}"
+        plain = " ".join(re.sub(r"`\{python\} .*?`", "...", text).replace("*", "").split())
+        assert words in plain, f"{path.name} no longer says: {words}"
