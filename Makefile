@@ -70,6 +70,13 @@ COLAB := us-docker.pkg.dev/colab-images/public/runtime
 links: $(INSTALLED)  ## ask for every address the pages and documents name
 	@$(RUN) tools/check_links.py
 
+# Of torch's own needs the lock holds those that any build of it has; what only CUDA's needs comes with torch.
+CUDA := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton
+lock:  ## pin what requirements.txt needs, with hashes, at the newest it allows, in requirements.lock (needs uv)
+	@printf '%s\n' $(CUDA) | uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	  --no-annotate --custom-compile-command 'make lock' --excludes - --no-emit-package torch --no-emit-package torchvision \
+	  --output-file requirements.lock requirements.txt >/dev/null
+
 audit: $(INSTALLED)  ## look the pinned requirements up among known vulnerabilities
 	@$(RUN) -m pip install --quiet --disable-pip-version-check pip-audit
 	@$(RUN) -m pip_audit --requirement requirements.txt --no-deps --disable-pip
@@ -84,8 +91,10 @@ benchmark: data  ## measure what README and TRAINING.md say (minutes; wants a qu
 clean:  ## delete what was built (not the data, not the trained runs)
 	rm -rf _site .quarto $(VENV)
 
-$(INSTALLED): requirements.txt pyproject.toml
+# Every file by its hash; then torch, whose file depends on the machine; then the package, built by the locked setuptools.
+$(INSTALLED): requirements.txt requirements.lock pyproject.toml
 	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --constraint requirements.txt torch torchvision
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -535,12 +535,12 @@ case "$*" in "-m venv"*) touch .venv/pip ;; esac
 
 
 @posix
-@pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
 def test_make_killed_while_it_sets_up(tmp_path, step):
-    """In the middle of making the environment, or of either install: the next make goes on, and one more is idle."""
+    """In the middle of making the environment, or of any install: the next make goes on, and one more is idle."""
     if not shutil.which("make"):
         pytest.skip("make is not on PATH")
-    for name in ("Makefile", "pyproject.toml", "requirements.txt"):
+    for name in ("Makefile", "pyproject.toml", "requirements.txt", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "fake").write_text(FAKE_PYTHON)
     (tmp_path / "fake").chmod(0o755)
@@ -554,7 +554,7 @@ def test_make_killed_while_it_sets_up(tmp_path, step):
     status, log = make(die_at=step)
     assert status != 0 and len(log) == step and not (tmp_path / ".venv" / ".installed").exists()
     status, log = make(die_at=0)
-    assert status == 0 and len(log) == (3 if step == 1 else 2)  # a half-made environment is made anew
+    assert status == 0 and len(log) == (4 if step == 1 else 3)  # a half-made environment is made anew
     assert (tmp_path / ".venv" / ".installed").is_file()
     assert make(die_at=0) == (0, [])
 

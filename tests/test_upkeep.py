@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,27 @@ def test_what_the_package_needs_is_pinned_within_what_it_accepts():
     for needed in tomllib.loads(read("pyproject.toml"))["project"]["dependencies"]:
         name, oldest = needed.split(">=")
         assert [int(n) for n in pins[name].split(".")] >= [int(n) for n in oldest.split(".")], name
+
+
+def plain(name: str) -> str:
+    return re.sub("[-_.]+", "-", name).lower()
+
+
+def test_the_lock_holds_every_pin_with_hashes_and_leaves_torch_alone():
+    """What is installed is what was tried, file for file; torch's file, by version alone, is that of the machine."""
+    pins, lock = read("requirements.txt"), re.sub(r" \\\n +", " ", read("requirements.lock"))
+    locked: dict[str, set] = {}
+    for line in filter(re.compile("[^#]").match, lock.splitlines()):
+        pin = re.fullmatch(r"([\w.-]+)==([\w.]+)(?: ; .+?)?(?: --hash=sha256:[0-9a-f]{64})+", line)
+        locked.setdefault(pin[1], set()).add(pin[2])
+    pinned = {plain(name): {version} for name, version in re.findall(r"^([\w-]+)==(\S+)$", pins, re.MULTILINE)}
+    by_version = {"torch", "torchvision"}
+    assert by_version < set(pinned) and "--hash" not in pins
+    assert {name: locked.get(name) for name in pinned} == pinned | dict.fromkeys(by_version)
+    of_cuda = re.compile("nvidia|cuda|triton")
+    needed = {plain(re.match(r"[\w.-]+", need)[0]) for need in requires("torch") if "extra ==" not in need}
+    assert {name for name in needed if not of_cuda.match(name)} < set(locked), "torch needs more than is locked"
+    assert not list(filter(of_cuda.match, locked)), "make lock should leave it out: see CUDA in the Makefile"
 
 
 def test_quarto_is_the_same_everywhere():

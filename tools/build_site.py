@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_site"
 STAMP = ".stamp"
 INPUTS = (
-    "_quarto.yml", "index.qmd", "references.bib", "requirements.txt", "posts/**/*", "assets/**/*",
+    "_quarto.yml", "index.qmd", "references.bib", "requirements.*", "posts/**/*", "assets/**/*",
     "cvae_support/**/*", "tools/*.py", "tools/page_template/*",
 )  # fmt: skip
 MADE = {".html", ".pyc"}  # results, not inputs
