@@ -33,10 +33,12 @@ debian-data:
 	  $(RUN) -m cvae_support data; \
 	else cat $(VENV)/data.log >&2; exit 1; fi
 
-lint: $(INSTALLED)  ## check style, types and spelling
+lint: $(INSTALLED)  ## check style, types, spelling and the workflows
 	@$(RUN) -m ruff check
 	@$(RUN) -m ruff format --check
 	@$(RUN) -m mypy
+	@$(RUN) -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(RUN) -m check_jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	@$(RUN) -m codespell_lib $$(git ls-files '*.md' '*.qmd' '*.py' '*.yml' '*.toml' '*.bib')
 
 notebook: $(INSTALLED)  ## make the .ipynb of every post from its .qmd
