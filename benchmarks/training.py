@@ -12,7 +12,6 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -107,7 +106,11 @@ def measure(loop: str, config: Config, steps: int, device: str) -> dict[str, flo
     seconds = time.perf_counter() - start
     if device == "cuda":
         peak = torch.cuda.max_memory_allocated()
+    elif sys.platform == "win32":
+        peak = float("nan")  # Python's own libraries do not tell it there
     else:
+        import resource
+
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     last = losses[-min(20, steps) :]
     loss = sum(recon + config.kl_weight * kl for recon, kl in last) / len(last)
