@@ -143,6 +143,21 @@ def test_a_folder_in_place_of_a_file(saved, what):
         load_model(saved)
 
 
+@pytest.mark.parametrize("what", ["record", "tensors"])
+def test_a_checkpoint_one_may_not_read(saved, monkeypatch, what):
+    """Root may read everything, so the refusal is played."""
+    path = saved if what == "record" else tensors_file(saved)
+
+    def refuse(file, *arguments, read=Path.open, **options):
+        if file == path:
+            raise PermissionError(13, "Permission denied", str(file))
+        return read(file, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CheckpointError, match=f"{path.name}.*cannot be read: .*Permission denied"):
+        load_model(saved)
+
+
 def test_final_weights_do_not_pass_for_a_run_to_resume(few, config, tmp_path):
     train(config(epochs=1), few, tmp_path)
     shutil.copy(tmp_path / "final.json", tmp_path / "last.json")
