@@ -95,6 +95,33 @@ def test_quarto_is_the_same_everywhere():
     assert "Quarto 1.7.34" in read("README.md")
 
 
+SOURCES = (
+    "_quarto.yml", "index.qmd", "404.qmd", "references.bib", "requirements.txt", "requirements.lock",
+    "posts/_metadata.yml", "posts/_colab.qmd", "posts/kl_weight/kl_weight.qmd", "posts/kl_weight/kl_weight.ipynb",
+    "assets/theme.scss", "assets/page.js", "assets/diagrams/blend.svg", "cvae_support/figures.py",
+    "cvae_support/results/measures.json", "cvae_support/weights/adaln-w0.25-kl0.01-fast.json",
+    "tools/build_page.py", "tools/finish_pages.py", "tools/page_template/contents.html", "tools/page_template/page.css",
+)  # fmt: skip
+RESULTS = ("posts/kl_weight/kl_weight.html", "cvae_support/__pycache__/data.pyc", "_site/index.html", "README.md")
+
+
+@pytest.mark.parametrize("path", SOURCES + RESULTS)
+def test_the_site_is_built_again_if_and_only_if_a_source_changed(script, tmp_path, monkeypatch, path):
+    build = script("tools/build_site.py")
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    for file in map(tmp_path.joinpath, SOURCES + RESULTS):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("as it was")
+    before = build.digest("quarto")
+    assert build.digest("quarto") == before != build.digest("without quarto")
+    (tmp_path / path).write_text("changed")
+    assert (build.digest("quarto") != before) == (path in SOURCES)
+    if path in SOURCES:
+        assert (ROOT / path).is_file(), "the list above is out of date"
+        (tmp_path / path).unlink()
+        assert build.digest("quarto") != before
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_a_workflow_only_calls_make(path):
     """So that what runs there runs here. Beside that: room on the disk, and make itself where it is missing."""
