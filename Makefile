@@ -33,11 +33,13 @@ debian-data:
 	  $(RUN) -m cvae_support data; \
 	else cat $(VENV)/data.log >&2; exit 1; fi
 
-lint: $(INSTALLED)  ## check style, types and spelling
+lint: $(INSTALLED)  ## check style, types, spelling and the workflows
 	@$(RUN) -m ruff check
 	@$(RUN) -m ruff format --check
 	@$(RUN) -m mypy
-	@$(RUN) -m codespell_lib $$(git ls-files '*.md' '*.qmd' '*.py' '*.yml' '*.toml' '*.bib')
+	@$(RUN) -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(RUN) -m check_jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	@$(RUN) -m codespell_lib $$(git ls-files '*.md' '*.qmd' '*.py' '*.yml' '*.toml' '*.bib' '*.svg' '*.js' '*.j2')
 
 notebook: $(INSTALLED)  ## make the .ipynb of every post from its .qmd
 	@$(RUN) tools/make_notebook.py
@@ -70,9 +72,19 @@ COLAB := us-docker.pkg.dev/colab-images/public/runtime
 links: $(INSTALLED)  ## ask for every address the pages and documents name
 	@$(RUN) tools/check_links.py
 
-audit: $(INSTALLED)  ## look the pinned requirements up among known vulnerabilities
-	@$(RUN) -m pip install --quiet --disable-pip-version-check pip-audit
-	@$(RUN) -m pip_audit --requirement requirements.txt --no-deps --disable-pip
+# Of torch's own needs the lock holds those that any build of it has; what only CUDA's needs comes with torch.
+CUDA := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton
+lock:  ## pin what requirements.txt needs, with hashes, at the newest it allows, in requirements.lock (needs uv)
+	@printf '%s\n' $(CUDA) | uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	  --no-annotate --custom-compile-command 'make lock' --excludes - --no-emit-package torch --no-emit-package torchvision \
+	  --output-file requirements.lock requirements.txt >/dev/null
+
+# In an environment of its own, so that it changes nothing in the other. Strict: what could not be looked up is no pass.
+AUDIT := .cache/audit
+audit:  ## look all locked packages and torch up among known vulnerabilities
+	@$(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	@$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.lock
+	@grep '^torch' requirements.txt | $(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --requirement /dev/stdin
 
 weights: data  ## train the models that ship (hours on a CPU; goes on where it stopped)
 	@$(RUN) tools/train_weights.py
@@ -84,8 +96,10 @@ benchmark: data  ## measure what README and TRAINING.md say (minutes; wants a qu
 clean:  ## delete what was built (not the data, not the trained runs)
 	rm -rf _site .quarto $(VENV)
 
-$(INSTALLED): requirements.txt pyproject.toml
+# Every file by its hash; then torch, whose file depends on the machine; then the package, built by the locked setuptools.
+$(INSTALLED): requirements.txt requirements.lock pyproject.toml
 	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --constraint requirements.txt torch torchvision
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -12,7 +12,6 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -30,7 +29,7 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from cvae_support import training
-from cvae_support.checkpoints import load_checkpoint
+from cvae_support.checkpoints import best_device, load_checkpoint
 from cvae_support.config import Config
 from cvae_support.data import Dataset, load_fashion_mnist
 from cvae_support.losses import vae_loss
@@ -107,7 +106,11 @@ def measure(loop: str, config: Config, steps: int, device: str) -> dict[str, flo
     seconds = time.perf_counter() - start
     if device == "cuda":
         peak = torch.cuda.max_memory_allocated()
+    elif sys.platform == "win32":
+        peak = float("nan")  # Python's own libraries do not tell it there
     else:
+        import resource
+
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     last = losses[-min(20, steps) :]
     loss = sum(recon + config.kl_weight * kl for recon, kl in last) / len(last)
@@ -199,7 +202,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3, help="default %(default)s")
     options.add_argument("--write", action="store_true", help="put the numbers in results/speed.json and TRAINING.md")
     arguments = options.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     config = Config("spatial", width=arguments.width or (0.25 if device == "cpu" else 1.0))
 
     turns = [loop for _ in range(arguments.rounds) for loop in LOOPS]
@@ -212,8 +215,9 @@ def main() -> None:
     peaks = {"float32": matrix_peak(device, torch.float32)}
     peaks[precision] = matrix_peak(device, getattr(torch, precision))
     flop = flop_per_image(config)
+    on_mps = " and their GPU" if device == "mps" else ""
     result = {
-        "machine": torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} CPU cores",
+        "machine": torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} CPU cores{on_mps}",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "width": config.width,

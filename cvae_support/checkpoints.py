@@ -99,7 +99,9 @@ def load_record(path: Path, needed: frozenset[str] = RECORD) -> dict[str, Any]:
             raise ValueError("it is altered: its record_sha256 is not that of the rest")
     except FileNotFoundError as error:
         raise CheckpointError(f"no checkpoint at {path}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a checkpoint of this package: {error!r}") from error
     return record
 

@@ -325,6 +325,7 @@ def train_epoch(
     steps = len(order) // config.batch_size  # a last, smaller batch is left out; it is another one every epoch
     share = slice(fabric.global_rank, None, fabric.world_size)  # this process's part of each batch
     losses = torch.empty(steps, 2, device=fabric.device)
+    pinned = fabric.device.type == "cuda"  # from other memory a copy to cuda waits, whatever non_blocking says
     task = progress.add_task(f"epoch {epoch}/{config.epochs}", total=steps, speed="")
     for step in range(steps):
         for group in optimizer.param_groups:
@@ -332,7 +333,7 @@ def train_epoch(
         index = order[step * config.batch_size : (step + 1) * config.batch_size][share]
         # All the batch's noise is drawn everywhere and shared out, so that the number of processes changes nothing.
         latent = (config.batch_size, 1, config.latent_size, config.latent_size)
-        eps = torch.randn(latent, generator=generator)[share].to(fabric.device, non_blocking=True)
+        eps = torch.randn(latent, generator=generator, pin_memory=pinned)[share].to(fabric.device, non_blocking=True)
         x = to_float(data.train_images[index])
         recon, mu, log_var, _ = model(x, data.train_labels[index], eps)
         recon_loss, kl = vae_loss(recon, x, mu, log_var)

@@ -143,6 +143,21 @@ def test_a_folder_in_place_of_a_file(saved, what):
         load_model(saved)
 
 
+@pytest.mark.parametrize("what", ["record", "tensors"])
+def test_a_checkpoint_one_may_not_read(saved, monkeypatch, what):
+    """Root may read everything, so the refusal is played."""
+    path = saved if what == "record" else tensors_file(saved)
+
+    def refuse(file, *arguments, read=Path.open, **options):
+        if file == path:
+            raise PermissionError(13, "Permission denied", str(file))
+        return read(file, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CheckpointError, match=f"{path.name}.*cannot be read: .*Permission denied"):
+        load_model(saved)
+
+
 def test_final_weights_do_not_pass_for_a_run_to_resume(few, config, tmp_path):
     train(config(epochs=1), few, tmp_path)
     shutil.copy(tmp_path / "final.json", tmp_path / "last.json")
@@ -535,12 +550,12 @@ case "$*" in "-m venv"*) touch .venv/pip ;; esac
 
 
 @posix
-@pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
 def test_make_killed_while_it_sets_up(tmp_path, step):
-    """In the middle of making the environment, or of either install: the next make goes on, and one more is idle."""
+    """In the middle of making the environment, or of any install: the next make goes on, and one more is idle."""
     if not shutil.which("make"):
         pytest.skip("make is not on PATH")
-    for name in ("Makefile", "pyproject.toml", "requirements.txt"):
+    for name in ("Makefile", "pyproject.toml", "requirements.txt", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "fake").write_text(FAKE_PYTHON)
     (tmp_path / "fake").chmod(0o755)
@@ -554,7 +569,7 @@ def test_make_killed_while_it_sets_up(tmp_path, step):
     status, log = make(die_at=step)
     assert status != 0 and len(log) == step and not (tmp_path / ".venv" / ".installed").exists()
     status, log = make(die_at=0)
-    assert status == 0 and len(log) == (3 if step == 1 else 2)  # a half-made environment is made anew
+    assert status == 0 and len(log) == (4 if step == 1 else 3)  # a half-made environment is made anew
     assert (tmp_path / ".venv" / ".installed").is_file()
     assert make(die_at=0) == (0, [])
 

@@ -178,8 +178,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step_and_the_last_good_ep
 
 
 def test_a_full_disk_stops_with_the_older_checkpoint_whole(few, config, tmp_path, monkeypatch):
-    import resource
-
+    resource = pytest.importorskip("resource", reason="limits of this kind are POSIX")
     run_epoch, limit = training.train_epoch, resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def full_in_epoch_two(config, data, epoch, *rest):
@@ -223,6 +222,17 @@ def test_our_loop_agrees_with_the_obvious_one(data, config, script):
     assert obvious[-50:, 0].mean() < 0.4 * obvious[:5, 0].mean()  # it does learn
     spread = (obvious - other_seed)[-50:].abs().mean(dim=0)
     assert ((ours - obvious).abs().mean(dim=0) < 0.1 * spread).all()
+
+
+@pytest.mark.parametrize("platform", [sys.platform, "win32"])
+def test_the_benchmark_measures_on_any_system(script, config, data, monkeypatch, platform):
+    if platform == "win32":
+        monkeypatch.setattr(sys, "platform", platform)
+        monkeypatch.setitem(sys.modules, "resource", None)  # importing it fails, as there
+    benchmark = script("benchmarks/training.py")
+    monkeypatch.setattr(benchmark, "load_fashion_mnist", lambda: data)
+    measured = benchmark.measure("ours", config(), 2, "cpu")
+    assert measured["images_per_second"] > 0 and (measured["peak_mb"] > 0) == (platform != "win32")
 
 
 def test_the_speeds_in_the_text_are_those_that_were_measured(script):

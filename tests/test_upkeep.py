@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -66,11 +67,59 @@ def test_what_the_package_needs_is_pinned_within_what_it_accepts():
         assert [int(n) for n in pins[name].split(".")] >= [int(n) for n in oldest.split(".")], name
 
 
+def plain(name: str) -> str:
+    return re.sub("[-_.]+", "-", name).lower()
+
+
+def test_the_lock_holds_every_pin_with_hashes_and_leaves_torch_alone():
+    """What is installed is what was tried, file for file; torch's file, by version alone, is that of the machine."""
+    pins, lock = read("requirements.txt"), re.sub(r" \\\n +", " ", read("requirements.lock"))
+    locked: dict[str, set] = {}
+    for line in filter(re.compile("[^#]").match, lock.splitlines()):
+        pin = re.fullmatch(r"([\w.-]+)==([\w.]+)(?: ; .+?)?(?: --hash=sha256:[0-9a-f]{64})+", line)
+        locked.setdefault(pin[1], set()).add(pin[2])
+    pinned = {plain(name): {version} for name, version in re.findall(r"^([\w-]+)==(\S+)$", pins, re.MULTILINE)}
+    by_version = {"torch", "torchvision"}
+    assert by_version < set(pinned) and "--hash" not in pins
+    assert {name: locked.get(name) for name in pinned} == pinned | dict.fromkeys(by_version)
+    of_cuda = re.compile("nvidia|cuda|triton")
+    needed = {plain(re.match(r"[\w.-]+", need)[0]) for need in requires("torch") if "extra ==" not in need}
+    assert {name for name in needed if not of_cuda.match(name)} < set(locked), "torch needs more than is locked"
+    assert not list(filter(of_cuda.match, locked)), "make lock should leave it out: see CUDA in the Makefile"
+
+
 def test_quarto_is_the_same_everywhere():
     named = [re.findall(r"1\.7\.\d+", path.read_text()) for path in WORKFLOWS]
     named += [re.findall(r"quarto-1\.7\.\d+|v1\.7\.\d+", read(".devcontainer/Dockerfile"))]
     assert {version[-6:] for versions in named for version in versions} == {"1.7.34"}
     assert "Quarto 1.7.34" in read("README.md")
+
+
+SOURCES = (
+    "_quarto.yml", "index.qmd", "404.qmd", "references.bib", "requirements.txt", "requirements.lock",
+    "posts/_metadata.yml", "posts/_colab.qmd", "posts/kl_weight/kl_weight.qmd", "posts/kl_weight/kl_weight.ipynb",
+    "assets/theme.scss", "assets/page.js", "assets/diagrams/blend.svg", "cvae_support/figures.py",
+    "cvae_support/results/measures.json", "cvae_support/weights/adaln-w0.25-kl0.01-fast.json",
+    "tools/build_page.py", "tools/finish_pages.py", "tools/page_template/contents.html", "tools/page_template/page.css",
+)  # fmt: skip
+RESULTS = ("posts/kl_weight/kl_weight.html", "cvae_support/__pycache__/data.pyc", "_site/index.html", "README.md")
+
+
+@pytest.mark.parametrize("path", SOURCES + RESULTS)
+def test_the_site_is_built_again_if_and_only_if_a_source_changed(script, tmp_path, monkeypatch, path):
+    build = script("tools/build_site.py")
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    for file in map(tmp_path.joinpath, SOURCES + RESULTS):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("as it was")
+    before = build.digest("quarto")
+    assert build.digest("quarto") == before != build.digest("without quarto")
+    (tmp_path / path).write_text("changed")
+    assert (build.digest("quarto") != before) == (path in SOURCES)
+    if path in SOURCES:
+        assert (ROOT / path).is_file(), "the list above is out of date"
+        (tmp_path / path).unlink()
+        assert build.digest("quarto") != before
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -38,6 +39,24 @@ def test_the_seed_that_ships_is_the_best_of_those_trained(path):
     losses, last = record["test_loss_of_seeds"], record["history"][-1]
     assert min(losses, key=losses.get) == str(record["config"]["seed"])
     assert min(losses.values()) == pytest.approx(last["test_recon"] + record["config"]["kl_weight"] * last["test_kl"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "width", "recipe"), [([], 0.25, "fast"), (["--width=1", "--recipe=plain"], 1.0, "plain")]
+)
+def test_the_models_that_ship_are_trained_as_asked(script, monkeypatch, tmp_path, flags, width, recipe):
+    tool, asked = script("tools/train_weights.py"), []
+    monkeypatch.setattr(tool, "load_fashion_mnist", lambda: SimpleNamespace(checksum="d" * 64))
+    monkeypatch.setattr(tool, "local_run", lambda config, _: asked.append(config) or tmp_path / "not trained")
+    monkeypatch.setattr(tool, "CARD", tmp_path / "card.md")
+    tool.main(flags)
+    shipped = [load_checkpoint(path)[1]["config"] for path in SHIPPED]
+    assert {(config.model, config.kl_weight) for config in asked} == {(c["model"], c["kl_weight"]) for c in shipped}
+    settings = Config(width=width, recipe=recipe)
+    for config in asked:
+        assert replace(config, model="spatial", kl_weight=settings.kl_weight, seed=settings.seed) == settings
+    assert len({config.seed for config in asked if config.model == "adaln"}) > 1
+    assert len(set(asked)) == len(asked)
 
 
 def test_the_card_says_what_the_records_say(script):

@@ -59,7 +59,7 @@ def digest(text: str) -> str:
     """What an execution depends on: the notebook, the package with its weights, the pinned versions, Python."""
     seen = hashlib.sha256(text.encode())
     files = sorted(p for p in (ROOT / "cvae_support").rglob("*") if p.is_file() and "__pycache__" not in p.parts)
-    for file in [*files, ROOT / "requirements.txt"]:
+    for file in [*files, ROOT / "requirements.txt", ROOT / "requirements.lock"]:
         if file.is_file():
             seen.update(f"{file.relative_to(ROOT)}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
     seen.update(sys.version.encode())

@@ -17,17 +17,18 @@ ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_site"
 STAMP = ".stamp"
 INPUTS = (
-    "_quarto.yml", "index.qmd", "references.bib", "requirements.txt", "posts/**/*", "assets/**/*",
+    "_quarto.yml", "*.qmd", "references.bib", "requirements.*", "posts/**/*", "assets/**/*",
     "cvae_support/**/*", "tools/*.py", "tools/page_template/*",
 )  # fmt: skip
-MADE = {".html", ".pyc"}  # results, not inputs
+MADE = ("cvae_support/**/*.pyc", "posts/**/*.html", "posts/**/.quarto/**/*")  # results, not inputs
 
 
 def digest(builder: str) -> str:
     """Of everything the site is made from, and of what makes it."""
     result = hashlib.sha256(builder.encode())
-    for path in sorted({path for pattern in INPUTS for path in ROOT.glob(pattern)}):
-        if path.is_file() and path.suffix not in MADE and ".quarto" not in path.parts:
+    inputs, made = ({path for pattern in patterns for path in ROOT.glob(pattern)} for patterns in (INPUTS, MADE))
+    for path in sorted(inputs - made):
+        if path.is_file():
             result.update(path.relative_to(ROOT).as_posix().encode())
             result.update(path.read_bytes())
     return result.hexdigest()

@@ -2,15 +2,15 @@
 
     python tools/train_weights.py            # go on where an earlier call stopped
     python tools/train_weights.py --ship     # train nothing: ship the best of what is there
+    python tools/train_weights.py --width 1 --recipe plain        # the full models: give it a GPU
 
 Interrupt it whenever you like: a second call resumes the run it was in and skips those that are done. It also
 writes what depends on the weights: the t-SNE maps, the pictures of samples, and models.md.
 """
 
-import sys
+import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from overview_sprite import draw_sprite
@@ -25,24 +25,25 @@ from cvae_support.checkpoints import (
     run_folder,
     save_checkpoint,
 )
-from cvae_support.config import Config
+from cvae_support.config import RECIPES, Config
 from cvae_support.data import Dataset, load_fashion_mnist
 from cvae_support.evaluation import class_grid, first_per_class, latent_map, reconstruct
 from cvae_support.models import VAE, count_parameters
 from cvae_support.study import SEEDS, losses
 
-# At a quarter of the tutorial's width, which a CPU core trains in four to seven minutes an epoch. For the full
-# models give a GPU: width 1.0 and recipe "plain".
-SMALL: dict[str, Any] = dict(width=0.25, recipe="fast")
-WANTED = [
-    (Config("spatial", **SMALL), SEEDS),
-    (Config("adaln", **SMALL), SEEDS),
-    (Config("unconditional", **SMALL), SEEDS[:1]),
-    (Config("unconditional", kl_weight=0.0005, **SMALL), SEEDS[:1]),
-]
 MAPPED = 300  # test images of each class in the t-SNE maps that ship
 PICTURE = Path(__file__).resolve().parents[1] / "assets" / "samples.png"  # the README's
 CARD = Path(__file__).resolve().parents[1] / "models.md"
+
+
+def wanted(width: float, recipe: str) -> list[tuple[Config, tuple[int, ...]]]:
+    """The models that ship, and the seeds each is trained from."""
+    return [
+        (Config("spatial", width, recipe=recipe), SEEDS),
+        (Config("adaln", width, recipe=recipe), SEEDS),
+        (Config("unconditional", width, recipe=recipe), SEEDS[:1]),
+        (Config("unconditional", width, kl_weight=0.0005, recipe=recipe), SEEDS[:1]),
+    ]
 
 
 def half_precision_cost(model: VAE, half: dict[str, torch.Tensor], data: Dataset) -> dict[str, float]:
@@ -124,22 +125,28 @@ def card() -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    # A quarter of the tutorial's width, which a CPU core trains in four to seven minutes an epoch.
+    parser.add_argument("--width", type=float, default=0.25, help="1 is the tutorial's; default %(default)s")
+    parser.add_argument("--recipe", choices=RECIPES, default="fast", help="default %(default)s")
+    parser.add_argument("--ship", action="store_true", help="train nothing: ship the best of what is there")
+    options = parser.parse_args(arguments)
     data = load_fashion_mnist()
-    for wanted, seeds in WANTED:
-        configs = [replace(wanted, seed=seed) for seed in seeds]
-        finals = [run_folder(config, data.checksum) / "final.json" for config in configs]
-        if "--ship" not in sys.argv[1:]:
-            finals = [local_run(config, data) for config in configs]
+    for config, seeds in wanted(options.width, options.recipe):
+        configs = [replace(config, seed=seed) for seed in seeds]
+        finals = [run_folder(one, data.checksum) / "final.json" for one in configs]
+        if not options.ship:
+            finals = [local_run(one, data) for one in configs]
         finals = [path for path in finals if path.is_file()]
         if not finals:
-            print(f"{wanted.name}: not trained yet")
+            print(f"{config.name}: not trained yet")
             continue
-        shipped = ship(wanted, finals, data)
-        print(f"{wanted.name}: shipped the best of {len(finals)} seed(s)")
-        if wanted.model != "unconditional":
+        shipped = ship(config, finals, data)
+        print(f"{config.name}: shipped the best of {len(finals)} seed(s)")
+        if config.model != "unconditional":
             latent_map(*load_model(shipped), data, MAPPED, SHIPPED_FOLDER)
-        if wanted.model == "adaln":
+        if config.model == "adaln":
             draw_samples(load_model(shipped)[0])
             draw_sprite(load_model(shipped)[0])
     CARD.write_text(card(), encoding="utf-8")
