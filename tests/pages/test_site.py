@@ -122,6 +122,22 @@ def test_the_site_can_be_followed_shared_and_cited(quarto_site):
     assert said["og:image"].endswith(cards[0].name)
 
 
+def test_the_listing_says_how_long_the_text_takes_to_read(quarto_site):
+    """At 200 words a minute; counted here in the source, without what is not running text there."""
+    listing = (quarto_site / "index.html").read_text(encoding="utf-8")
+    for path in POSTS:
+        text = path.read_text(encoding="utf-8").split("---\n", 2)[2]
+        code = r"(?ms)^```.*?^```$"
+        folded = r'(?ms)^(:{3,}) \{[^}\n]*collapse="true".*?^\1$'
+        for left_out in (code, folded, r"(?s)\$\$.*?\$\$", r"\$[^$\n]+\$", r"(?m)^\|.*", r"(?m)^:::.*", r"\{[^}\n]*\}"):
+            text = re.sub(left_out, " ", text)
+        expected = len(re.findall(r"\S*\w\S*", text)) / 200
+        card = listing.split(f"{path.stem}.html", 1)[1].split('data-listing-reading-time-sort="', 1)[0]
+        shown = int(re.search(r'class="listing-reading-time[^>]*>(\d+) min<', card)[1])
+        assert abs(shown - expected) < max(1, 0.1 * expected), (path.stem, shown, expected)
+        assert re.search(rf'data-listing-reading-time-sort="{shown}"[^>]*>\s*<a href="[^"]*{path.stem}', listing)
+
+
 def test_every_diagram_and_script_the_posts_name_exists():
     text = "\n".join(path.read_text(encoding="utf-8") for path in POSTS)
     named = re.findall(r"\.\./\.\./(assets/[\w./-]+)", text)
