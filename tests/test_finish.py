@@ -39,6 +39,13 @@ def test_formulas_keep_all_that_browsers_show(finish):
     assert "annotation" not in after and "xmlns" not in after
 
 
+def test_a_formula_keeps_the_marks_beside_it(finish):
+    shown = finish.finished(pandoc("as $x$, and ($y$), $z$-space; $a$ or\n\n$$b$$"))
+    kept = re.findall(r'<span class="kept">(.*?)</span>', shown)
+    assert [words(part) for part in kept] == ["x,", "(y),", "z-"]
+    assert words(shown) == words(finish.TEX.sub("", pandoc("as $x$, and ($y$), $z$-space; $a$ or\n\n$$b$$")))
+
+
 def hashed(text):
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 

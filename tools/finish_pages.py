@@ -25,6 +25,8 @@ LINE = re.compile(r'(?m)<span id="cb\d+-\d+">(?:<a href="#cb\d+-\d+"[^>]*></a>)?
 QUIET = re.compile(r'<span class="(?:op|va)">([^<]*)</span>')
 TEX = re.compile(r"<annotation[^>]*>.*?</annotation>|</?semantics>", re.DOTALL)  # browsers show none of it
 MATH = re.compile(r'<math(?: display="inline"|( display="block"))? xmlns="[^"]*">')  # the rest is what browsers assume
+# A line may end before or after any formula, which leaves a comma alone at the start of the next one.
+CLINGS = re.compile(r"(\(?)(<math>(?:(?!</math>).)*</math>)([^\s\w<]*)", re.DOTALL)
 MODAL = re.compile(r'(?s)(id="quarto-embedded-source-code-modal".*?)<pre[^>]*>(.*?)</pre>')
 # What only some posts have, by its class, and the files in assets/ that bring it to life.
 PARTS = {"overview": "overview", "live": "live", "cvae-figure": r"figures|plotly-cartesian\.min"}
@@ -132,8 +134,9 @@ def timed(page: str, folder: Path) -> str:
 
 
 def lighter(page: str) -> str:
-    """The page without what nobody sees, by either builder."""
-    return MATH.sub(r"<math\1>", TEX.sub("", page))
+    """The page without what nobody sees, and formulas with the marks around them on one line; by either builder."""
+    page = MATH.sub(r"<math\1>", TEX.sub("", page))
+    return CLINGS.sub(lambda m: f'<span class="kept">{m[0]}</span>' if m[1] or m[3] else m[0], page)
 
 
 def without_idle_parts(page: str) -> str:

@@ -222,6 +222,24 @@ def test_code_unfolds_with_the_keyboard(address, visit):
     assert fold.get_attribute("open") is not None
 
 
+def test_no_line_starts_with_the_comma_after_a_formula(address, visit):
+    """At any width: a mark that starts a line is left of the formula it follows."""
+    page = visit(f"{address}/{POST}")
+    page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+    alone = """() => [...document.querySelectorAll("main math:not([display])")].filter((formula) => {
+      const next = formula.nextSibling;
+      if (next?.nodeType !== Node.TEXT_NODE || !/^[,.;:?!)]/.test(next.data)) return false;
+      const mark = document.createRange();
+      mark.setStart(next, 0);
+      mark.setEnd(next, 1);
+      return mark.getBoundingClientRect().left < formula.getBoundingClientRect().left;
+    }).map((formula) => formula.parentElement.textContent)"""
+    assert page.locator(".kept").count() > 50
+    for width in (1300, 1000, 700, 420, 360):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate(alone) == [], width
+
+
 def test_a_solution_shows_when_asked_for_by_keyboard(address, visit):
     page = visit(f"{address}/{POST}")
     answer = page.get_by_text("one that ignores", exact=False).first
