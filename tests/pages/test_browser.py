@@ -128,7 +128,12 @@ def test_every_part_of_quartos_page_works_under_the_policy(quarto_site, serve, v
         page.locator("#quarto-search button, .aa-DetachedSearchButton").first.click()
         page.keyboard.type("normalization")
         page.locator(".search-result-title, .aa-Item").first.wait_for()
-        page.locator("a[role=doc-biblioref]").first.hover(force=True)
+        page.keyboard.press("Escape")
+        page.keyboard.press("Escape")
+        page.locator("main a[role=doc-biblioref]").first.hover()
+        reference = page.locator(".tippy-box")
+        reference.wait_for()
+        assert "Auto-Encoding Variational Bayes" in reference.inner_text().replace("\u2011", "-")
         page = visit(f"{address}/index.html")
         page.locator(".quarto-listing-category .category").nth(1).click()
         page.wait_for_timeout(300)
@@ -189,6 +194,18 @@ def test_colours_follow_the_system_and_then_the_toggle(request, address, visit):
     assert page.evaluate("getComputedStyle(document.querySelector('.cvae-figure .xtick text')).fill") == page.evaluate(
         "getComputedStyle(document.body).color"
     )
+
+
+def test_the_overview_shows_the_class_that_is_picked(address, visit):
+    """In the page as it is built, under its policy; test_overview.py has the rest."""
+    page = visit(f"{address}/{POST}")
+    sample = page.locator(".overview-sample").first
+    before, picture = sample.evaluate("e => getComputedStyle(e).backgroundPosition"), sample.screenshot()
+    page.locator(".overview label", has_text="Trouser").click()
+    assert page.get_by_role("radio", name="Trouser").is_checked()
+    assert sample.evaluate("e => getComputedStyle(e).backgroundPosition") != before
+    assert sample.screenshot() != picture
+    assert "Trouser" in page.locator(".overview [aria-live]").inner_text()
 
 
 def test_figures_answer_to_the_pointer(address, visit):

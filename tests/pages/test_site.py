@@ -138,6 +138,28 @@ def test_the_listing_says_how_long_the_text_takes_to_read(quarto_site):
         assert re.search(rf'data-listing-reading-time-sort="{shown}"[^>]*>\s*<a href="[^"]*{path.stem}', listing)
 
 
+def test_the_listing_says_of_every_post_what_it_is(quarto_site):
+    listing = (quarto_site / "index.html").read_text(encoding="utf-8")
+    cards = listing.split('<div class="g-col-1"')[1:]
+    assert len(cards) == len(POSTS)
+    for path in POSTS:
+        post = yaml.safe_load(path.read_text(encoding="utf-8").split("---\n")[1])
+        card = next(card for card in cards if f"{path.stem}.html" in card)
+        picture = next(a for tag, a in Page(card).tags if tag == "img")
+        assert (quarto_site / picture["src"]).name == Path(post["image"]).name
+        assert picture["alt"] == post["image-alt"] and len(picture["alt"]) > 20
+
+        def said(name, card=card):
+            return [
+                " ".join(text.split()) for text in re.findall(rf'(?s)class="[^"]*listing-{name}\b[^>]*>([^<]*)<', card)
+            ]
+
+        assert said("title") == [post["title"]] and said("subtitle") == [post["subtitle"]]
+        assert said("category") == post["categories"]
+        assert said("date") == [f"{post['date']:%b} {post['date'].day}, {post['date'].year}"]
+        assert re.fullmatch(r"\d+ min", *said("reading-time"))
+
+
 def test_every_diagram_and_script_the_posts_name_exists():
     text = "\n".join(path.read_text(encoding="utf-8") for path in POSTS)
     named = re.findall(r"\.\./\.\./(assets/[\w./-]+)", text)
@@ -219,6 +241,20 @@ def test_quarto_knows_every_setting():
         text = source.read_text(encoding="utf-8")
         settings = yaml.safe_load(text.split("---\n")[1] if source.suffix == ".qmd" else text)
         assert [path for key, path in settings_of(settings) if key not in known] == [], source.name
+
+
+@pytest.mark.skipif(not shutil.which("quarto"), reason="quarto, whose lists of settings are read, is not on PATH")
+def test_quarto_knows_every_option_of_every_cell():
+    """What it does not know it takes for a comment. (It refuses what it does not know in _quarto.yml by itself.)"""
+    paths = subprocess.run(["quarto", "--paths"], capture_output=True, text=True, check=True).stdout.split("\n")
+    known = set()
+    for file in (Path(paths[1]) / "schema").glob("cell-*.yml"):
+        for option in yaml.safe_load(file.read_text(encoding="utf-8")):
+            engines = (option.get("tags") or {}).get("engine") or "jupyter"  # some are R's alone
+            known |= {option["name"]} if "jupyter" in engines else set()
+    for path in [*ROOT.glob("posts/*.qmd"), *POSTS]:
+        options = re.findall(r"(?m)^#\| ?([^:\n]*)", path.read_text(encoding="utf-8"))
+        assert options and [name for name in options if name not in known] == [], path.name
 
 
 def test_words_are_spelled_right():
