@@ -176,9 +176,11 @@ def test_diagrams_are_accessible_and_follow_the_theme():
         root = ElementTree.parse(path).getroot()
         text = path.read_text(encoding="utf-8")
         space = "{http://www.w3.org/2000/svg}"
-        assert root.get("role") == "img" and root.find(f"{space}title").text, path.name
+        title, description = root.find(f"{space}title"), root.find(f"{space}desc")
+        assert root.get("role") == "img" and title.text and description.text, path.name
+        assert root.get("aria-labelledby").split() == [title.get("id"), description.get("id")], path.name
         if path.parent.name == "diagrams":
-            assert root.find(f"{space}desc").text and re.search(r"prefers-color-scheme:\s*dark", text), path.name
+            assert re.search(r"prefers-color-scheme:\s*dark", text), path.name
 
 
 def test_the_projects_address_stands_in_one_place():
@@ -260,7 +262,7 @@ def test_quarto_knows_every_option_of_every_cell():
 def test_words_are_spelled_right():
     spelled = pytest.importorskip("codespell_lib", reason="codespell is not installed; see requirements.txt")
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    kinds = (".qmd", ".md", ".py", ".yml", ".bib")
+    kinds = (".qmd", ".md", ".py", ".yml", ".toml", ".bib", ".svg", ".js", ".j2", ".css", ".scss", ".html")
     names = [name for name in listed if name.endswith(kinds) and (ROOT / name).is_file()]
     environment = os.environ | {"PYTHONPATH": str(Path(spelled.__file__).parents[1])}
     command = [sys.executable, "-m", "codespell_lib", *names]
