@@ -80,7 +80,7 @@
         ...traces.filter((trace) => trace.showlegend).map((trace) => ({ ...trace, x: [null], y: [null] })),
       ],
       shapes: traces.map(({ marker, xaxis, yaxis }, i) => ({
-        type: "path", xref: xaxis, yref: yaxis, fillcolor: marker.color, fillrule: "nonzero", opacity: marker.opacity,
+        type: "path", xref: xaxis, yref: yaxis, fillcolor: marker.color, fillrule: "nonzero",
         line: { width: 0 },
         path: Array.from(points[i][0], (x, point) => polygon(x, points[i][1][point], marker.symbol)).join(""),
       })),

@@ -20,14 +20,15 @@ from PIL import Image
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-# One colour and one marker for each class: colour is never the only cue. Readable on white and on near-black.
+# One colour and one marker for each class: colour is never the only cue. The first four are those of the diagrams'
+# lines. Each has a contrast of 3 to both themes' grounds, which leaves no room for marks that are partly transparent.
 CLASS_COLOURS = (
-    "#4A90D9", "#E07B39", "#3FA37A", "#C75C9B", "#8C7AE6", "#B8860B", "#1FA2B8", "#D9534F", "#8A8F98", "#6B9E23",
+    "#2f74bf", "#b8650a", "#14806f", "#a34c81", "#8480de", "#776b0a", "#069cb9", "#f2586c", "#7b7e8b", "#4c920c",
 )  # fmt: skip
 CLASS_MARKERS = (
     "circle", "square", "diamond", "cross", "x", "triangle-up", "triangle-down", "star", "pentagon", "hexagram",
 )  # fmt: skip
-LINE_COLOURS = ("#4A90D9", "#E07B39", "#3FA37A", "#8C7AE6")
+LINE_COLOURS = CLASS_COLOURS[:4]
 LINE_DASHES = ("solid", "dash", "dot", "dashdot")
 GAP = 1  # dark pixels right of and below every image of a grid, so that neighbours do not touch
 
@@ -175,7 +176,7 @@ def class_scatter(maps: dict[str, Tensor], labels: Tensor, classes: Sequence[str
             x, y = whole[labels == label].T.numpy()
             figure.add_scatter(
                 x=x, y=y, name=name, legendgroup=name, showlegend=column == 1, mode="markers", row=1, col=column,
-                marker=dict(size=4, opacity=0.75, color=CLASS_COLOURS[label], symbol=CLASS_MARKERS[label]),
+                marker=dict(size=4, color=CLASS_COLOURS[label], symbol=CLASS_MARKERS[label]),
                 hovertemplate=f"{name}<extra></extra>",
             )  # fmt: skip
     # The axes of a t-SNE map mean nothing: no ticks to read anything off.
@@ -226,7 +227,7 @@ def dot_panels(panels: dict[str, dict[str, list[float]]], chance: float | None =
         values = [(value, name) for name, seeds in arms.items() for value in seeds]
         figure.add_scatter(
             x=[value for value, _ in values], y=[name for _, name in values], mode="markers", showlegend=False,
-            marker=dict(size=9, color=LINE_COLOURS[column - 1], symbol=CLASS_MARKERS[column - 1], opacity=0.8),
+            marker=dict(size=9, color=LINE_COLOURS[column - 1], symbol=CLASS_MARKERS[column - 1]),
             hovertemplate=f"%{{y}}, {title}: %{{x:.4g}}<extra></extra>", row=1, col=column,
         )  # fmt: skip
         if chance is not None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from cvae_support.config import Config
-from cvae_support.models import VAE
+from cvae_support.data import CLASSES
+from cvae_support.models import VAE, class_dim
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 DIAGRAMS = [*sorted((ASSETS / "diagrams").glob("*.svg")), *sorted(ASSETS.glob("*_thumbnail.svg"))]
@@ -129,22 +130,107 @@ def test_text_stands_out_from_what_is_behind_it(path, dark):
     assert low == []
 
 
-def layer_shapes(model: VAE) -> set[str]:
-    """The shapes that leave the layers, as the diagram writes them."""
-    shapes = set()
-    layers = [*model.encoder.trunk, model.encoder.to_latent, *model.decoder.trunk]
-    joined = (model.encoder.to_latent, model.decoder.trunk[0])
-    for layer in layers:
-        layer.register_forward_hook(lambda _, __, out: shapes.add("×".join(map(str, out.shape[1:]))))
-    for layer in joined:
-        layer.register_forward_pre_hook(lambda _, given: shapes.add("×".join(map(str, given[0].shape[1:]))))
+@each
+def test_words_of_the_code_are_spelled_as_in_the_code(path):
+    assert not re.search(r"initialis|normalis", path.read_text(encoding="utf-8"))
+
+
+SHAPE = r"\d+×\d+×\d+"
+LATENT = "1×7×7"
+
+
+def written(shape) -> str:
+    """A shape without its batch, as the diagrams write it."""
+    return "×".join(map(str, shape[1:]))
+
+
+def flow(model: VAE, layers) -> list[str]:
+    """The shapes that enter and leave the layers, in order, each change once."""
+    shapes: list[str] = []
+    hooks = [layer.register_forward_hook(lambda _, given, out: shapes.extend((given[0], out))) for layer in layers]
     with torch.no_grad():
         model(torch.zeros(1, 1, 28, 28), torch.tensor([0]))
-    return shapes
+    for hook in hooks:
+        hook.remove()
+    return changes([written(part.shape) for part in shapes])
+
+
+def changes(shapes: list[str]) -> list[str]:
+    return [shape for i, shape in enumerate(shapes) if i == 0 or shape != shapes[i - 1]]
+
+
+def encoder_flow(model: VAE) -> list[str]:
+    return flow(model, [*model.encoder.trunk, model.encoder.to_latent])
+
+
+def decoder_flow(model: VAE) -> list[str]:
+    return flow(model, model.decoder.trunk)
+
+
+def words_of(name: str) -> list[str]:
+    """Every text of a diagram, in the order in which it is drawn: that of the data."""
+    root = ElementTree.parse(ASSETS / "diagrams" / f"{name}.svg").getroot()
+    return ["".join(text.itertext()) for text in root.iter(f"{SVG}text")]
+
+
+def drawn_flow(name: str) -> list[str]:
+    """The shapes along the main line of a diagram: latents and class maps, which are alike, stand beside it."""
+    shapes = re.findall(SHAPE, " ".join(words_of(name)))
+    return changes([shape for shape in shapes if shape != LATENT])
 
 
 def test_the_map_of_both_networks_has_the_models_shapes():
-    root = ElementTree.parse(ASSETS / "diagrams" / "networks.svg").getroot()
-    drawn = set(re.findall(r"\d+×\d+×\d+", " ".join("".join(t.itertext()) for t in root.iter(f"{SVG}text"))))
-    assert drawn == layer_shapes(VAE(Config("spatial"))) | {"1×7×7", "1×28×28"}  # and z, x, mu, log var
-    assert layer_shapes(VAE(Config("adaln"))) <= drawn
+    drawn = set(re.findall(SHAPE, " ".join(words_of("networks"))))
+    shapes = {
+        name: {*encoder_flow(VAE(Config(name))), *decoder_flow(VAE(Config(name)))} for name in ("spatial", "adaln")
+    }
+    assert drawn == shapes["spatial"] | {LATENT}  # and z, mu, log var
+    assert shapes["adaln"] <= drawn
+
+
+def test_concatenation_is_drawn_with_the_shapes_of_the_spatial_model():
+    model = VAE(Config("spatial"))
+    mu, _ = model.encode(torch.zeros(1, 1, 28, 28), torch.tensor([0]))
+    maps = [embed(torch.tensor([0])) for embed in (model.encoder.embed, model.decoder.embed)]
+    assert {written(part.shape) for part in (mu, *maps)} == {LATENT}
+    encoder, decoder = encoder_flow(model), decoder_flow(model)
+    assert drawn_flow("concat_encoder") == encoder
+    assert drawn_flow("concat_decoder") == decoder
+    # The whole model has but the ends of both, and the two places where a class map joins.
+    assert drawn_flow("concat_overall") == [encoder[0], *encoder[-3:-1], decoder[0], decoder[-1]]
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_concatenation_is_drawn_with_the_layers_of_the_spatial_model(part):
+    trunk = getattr(VAE(Config("spatial")), part).trunk
+    kinds = [type(layer).__name__ for layer in trunk]
+    drawn = " ".join(words_of(f"concat_{part}"))
+    assert sum(map(int, re.findall(r"(\d) residual blocks", drawn))) == kinds.count("ResnetBlock")
+    assert drawn.count("attention between") == kinds.count("SelfAttention")
+    assert drawn.count("Upsample") == kinds.count("Upsample")
+    assert drawn.count("stride 2") == sum(getattr(layer, "stride", 1) == (2, 2) for layer in trunk)
+
+
+def test_the_class_map_is_drawn_with_the_sizes_and_names_of_the_models():
+    words = words_of("class_map")
+    embed = VAE(Config("spatial")).decoder.embed
+    rows, numbers = embed.embedding.weight.shape
+    assert f"Embedding table, {rows} × {numbers}" in words
+    assert [word for word in words if word in CLASSES] == list(CLASSES)
+    row = int(re.search(r"y = (\d)", " ".join(words))[1])
+    assert f"row {row} (the first is 0): {numbers} numbers" in words
+    source = ElementTree.parse(ASSETS / "diagrams" / "class_map.svg").getroot()
+    marked = [text.text for text in source.iter(f"{SVG}text") if text.text in CLASSES and "iy" in text.get("class")]
+    assert marked == [CLASSES[row]]
+    assert re.findall(SHAPE, " ".join(words)) == [written(embed(torch.tensor([row])).shape)]
+
+
+def test_the_adaln_block_is_drawn_with_the_length_of_the_class_vector():
+    assert re.findall(r"(\d+)-d\b", " ".join(words_of("adaln_block"))) == [str(class_dim(Config("adaln")))]
+
+
+@each
+def test_a_description_has_no_shape_that_the_picture_lacks(path):
+    root = ElementTree.parse(path).getroot()
+    drawn = " ".join("".join(text.itertext()) for text in root.iter(f"{SVG}text"))
+    assert set(re.findall(SHAPE, root.find(f"{SVG}desc").text)) <= set(re.findall(SHAPE, drawn))

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,6 +149,50 @@ def test_blends_are_drawn_pair_by_pair():
     assert [list(t.y) for t in figure.data] == [[0, 0.25, 1], [0, 0.5, 1]] * 2
     assert [t.name for t in figure.data if t.showlegend] == list(lines)
     assert len({(t.line.dash, t.marker.symbol) for t in figure.data}) == 2
+
+
+def luminance(colour):
+    parts = torch.tensor(colour) / 255
+    linear = torch.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return (linear @ torch.tensor([0.2126, 0.7152, 0.0722])).item()
+
+
+def rgb(colour):
+    return [float(int(colour[i : i + 2], 16)) for i in (1, 3, 5)]
+
+
+def test_every_mark_stands_out_from_the_ground_of_both_themes():
+    """A contrast of 3 to 1 (WCAG 2.2, 1.4.11), with what shines through."""
+    root = Path(__file__).resolve().parents[1]
+    dark = re.search(r"\$body-bg: (#\w{6})", (root / "assets" / "theme-dark.scss").read_text())[1]
+    plain = re.findall(r"--ground: (#\w{6})", (root / "tools" / "page_template" / "page.css").read_text())
+    assert plain == ["#ffffff", dark]
+    points, names = torch.randn(30, 2), [f"c{i}" for i in range(10)]
+    history = [dict(epoch=1, test_recon=0.1, test_kl=0.5)]
+    figures = [
+        training_curves({name: history for name in names[:4]}, dict.fromkeys(names[:4], 0.01)),
+        recipe_curves({name: [[0.3, 0.2]] for name in names[:4]}, dict.fromkeys(names[:4], 1.0)),
+        class_scatter({"a": points, "b": points}, torch.arange(10).repeat(3), names),
+        rate_distortion({name: [(20.0, 9.0)] for name in [*names, "c1, 4 epochs"]}),
+        dot_panels({name: {"one": [1.0]} for name in names[:4]}, chance=0.1),
+        blend_curves({"A to B": {name: torch.ones(3) for name in names[:4]}}, torch.linspace(0, 1, 3)),
+    ]
+    seen, low = set(), []
+    for figure in figures:
+        parts = [(part, thing) for thing in figure.data for part in (thing.marker, thing.line)]
+        parts += [(shape.line, shape) for shape in figure.layout.shapes]
+        for part, thing in parts:
+            if not part.color:
+                continue
+            seen.add(part.color)
+            share = (getattr(part, "opacity", None) or 1) * (thing.opacity or 1)
+            for ground in ("#ffffff", dark):
+                mixed = [share * a + (1 - share) * b for a, b in zip(rgb(part.color), rgb(ground), strict=True)]
+                a, b = sorted((luminance(mixed), luminance(rgb(ground))))
+                if (b + 0.05) / (a + 0.05) < 3:
+                    low.append((part.color, share, ground))
+    assert low == [] and len(seen) == 10
+    assert "opacity" not in (root / "assets" / "figures.js").read_text()  # the page's script makes nothing fainter
 
 
 def test_scatter_has_one_legend_and_tells_classes_apart_by_shape():

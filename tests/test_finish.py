@@ -39,6 +39,13 @@ def test_formulas_keep_all_that_browsers_show(finish):
     assert "annotation" not in after and "xmlns" not in after
 
 
+def test_a_formula_keeps_the_marks_beside_it(finish):
+    shown = finish.finished(pandoc("as $x$, and ($y$), $z$-space; $a$ or\n\n$$b$$"))
+    kept = re.findall(r'<span class="kept">(.*?)</span>', shown)
+    assert [words(part) for part in kept] == ["x,", "(y),", "z-"]
+    assert words(shown) == words(finish.TEX.sub("", pandoc("as $x$, and ($y$), $z$-space; $a$ or\n\n$$b$$")))
+
+
 def hashed(text):
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
@@ -90,3 +97,22 @@ def test_a_page_loads_only_the_scripts_of_what_it_has(finish):
     assert loaded('<div aria-label="a" class="cvae-figure" role="img">') == figures
     everything = loaded('<div class="cvae-figure"><div class="live"><div class="overview">')
     assert everything == sorted([*figures, "live.css", "live.js", "overview.css", "overview.js"])
+
+
+def test_only_running_text_takes_time_to_read(finish, tmp_path):
+    unread = (
+        "<pre>a b</pre><details>c <details>d</details> e</details><math><mi>f</mi></math><table><td>g</td></table>"
+        '<div class="callout-collapse collapse">h<div>i</div>j</div><script>k</script><div id="refs">l</div>'
+    )
+    prose = f'<h2>A heading – </h2><p>has <em>three</em> <img class="x"> words<br> {unread}, or so.</p>'
+    assert finish.count_words(f"<p>before</p><main><p>{prose}</p></main><p>after</p>") == 7
+    (tmp_path / "posts").mkdir()
+    (tmp_path / "posts" / "a.html").write_text(f"<main>{'word ' * 1010}{unread}</main>")
+    (tmp_path / "posts" / "b.html").write_text("<main>word</main>")
+    card = (
+        '<div data-listing-reading-time-sort="60" data-listing-word-count-sort="12000">\n<a href="./posts/{}.html">'
+        '<p>title</p><div class="listing-reading-time card-text">60 min</div></a></div>'
+    )
+    page = finish.timed(card.format("a") + card.format("b"), tmp_path)
+    a, b = (card.replace("60", minutes).replace("12000", words) for minutes, words in (("5", "1010"), ("1", "1")))
+    assert page == a.format("a") + b.format("b")

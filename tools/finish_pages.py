@@ -4,6 +4,7 @@ Live: the runtime of the decoder in the page, which is fetched, not kept in the 
 Lighter: the marks around every line of code and every operator go, the TeX inside every formula, the scripts and
 styles of parts that the page does not have, and its own source, which "View Source" loads from a file beside it.
 Accessible: headings in order, a name for the site's menu, no roles and attributes that do not exist.
+Honest: how long a post takes to read, of which Quarto's count holds code and the data of figures too.
 Safe: a content security policy, with which the page takes nothing from elsewhere and runs no script but its own.
 """
 
@@ -24,6 +25,8 @@ LINE = re.compile(r'(?m)<span id="cb\d+-\d+">(?:<a href="#cb\d+-\d+"[^>]*></a>)?
 QUIET = re.compile(r'<span class="(?:op|va)">([^<]*)</span>')
 TEX = re.compile(r"<annotation[^>]*>.*?</annotation>|</?semantics>", re.DOTALL)  # browsers show none of it
 MATH = re.compile(r'<math(?: display="inline"|( display="block"))? xmlns="[^"]*">')  # the rest is what browsers assume
+# A line may end before or after any formula, which leaves a comma alone at the start of the next one.
+CLINGS = re.compile(r"(\(?)(<math>(?:(?!</math>).)*</math>)([^\s\w<]*)", re.DOTALL)
 MODAL = re.compile(r'(?s)(id="quarto-embedded-source-code-modal".*?)<pre[^>]*>(.*?)</pre>')
 # What only some posts have, by its class, and the files in assets/ that bring it to life.
 PARTS = {"overview": "overview", "live": "live", "cvae-figure": r"figures|plotly-cartesian\.min"}
@@ -48,6 +51,15 @@ REPLACED = {
     # A picture's description once more, where it means nothing.
     r'(<div id="fig-[^>]*) alt="[^"]*"': r"\1",
 }
+# How long a text takes: the words of its running text, headings and captions, at Quarto's own speed. Code in lines of
+# its own, formulas, tables, data of figures, all that is folded (code, solutions) and the references do not count.
+WORDS_A_MINUTE = 200
+NOT_PROSE = {"script", "style", "pre", "math", "table", "details", "button"}
+NOT_PROSE |= {".callout-collapse", ".overview", ".live", "#refs", "#quarto-appendix", "#title-block-header"}
+CARD = re.compile(
+    r'(?s)(data-listing-reading-time-sort=")\d+(" data-listing-word-count-sort=")\d+'
+    r'(">\s*<a href="([^"]+)".*?<div class="listing-reading-time[^>]*>)\d+ min'
+)
 
 
 class Scripts(HTMLParser):
@@ -74,9 +86,57 @@ class Scripts(HTMLParser):
             self.between[-1] += data
 
 
+class Prose(HTMLParser):
+    """The running text inside a page's <main>."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.text = ""
+        self.inside = False
+        self.skipped, self.depth = "", 0  # the tag of what does not count, and how many of them are open
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        named = {name: value or "" for name, value in attributes}
+        if self.skipped:
+            self.depth += tag == self.skipped
+        elif NOT_PROSE & {tag, f"#{named.get('id')}", *(f".{name}" for name in named.get("class", "").split())}:
+            self.skipped, self.depth = tag, 1
+        self.inside |= tag == "main"
+
+    def handle_endtag(self, tag):
+        self.depth -= tag == self.skipped
+        self.skipped = self.skipped if self.depth else ""
+        self.inside &= tag != "main"
+
+    def handle_data(self, data):
+        if self.inside and not self.skipped:
+            self.text += data
+
+
+def count_words(page: str) -> int:
+    """How many words of running text a page has, by either builder."""
+    return sum(any(map(str.isalnum, word)) for word in Prose(page).text.split())
+
+
+def minutes(words: int) -> int:
+    return max(1, round(words / WORDS_A_MINUTE))
+
+
+def timed(page: str, folder: Path) -> str:
+    """The page, which lies in folder, with the true length of every post that it lists."""
+
+    def corrected(card: re.Match) -> str:
+        words = count_words((folder / card[4]).read_text(encoding="utf-8"))
+        return f"{card[1]}{minutes(words)}{card[2]}{words}{card[3]}{minutes(words)} min"
+
+    return CARD.sub(corrected, page)
+
+
 def lighter(page: str) -> str:
-    """The page without what nobody sees, by either builder."""
-    return MATH.sub(r"<math\1>", TEX.sub("", page))
+    """The page without what nobody sees, and formulas with the marks around them on one line; by either builder."""
+    page = MATH.sub(r"<math\1>", TEX.sub("", page))
+    return CLINGS.sub(lambda m: f'<span class="kept">{m[0]}</span>' if m[1] or m[3] else m[0], page)
 
 
 def without_idle_parts(page: str) -> str:
@@ -139,7 +199,7 @@ if __name__ == "__main__":
     for name in os.environ["QUARTO_PROJECT_OUTPUT_FILES"].split("\n"):
         file = Path(name)
         if file.suffix == ".html" and file.is_file():
-            page = finished(move_source(file, file.read_text(encoding="utf-8")))
+            page = timed(finished(move_source(file, file.read_text(encoding="utf-8"))), file.parent)
             # A preview renders single pages, and reloads them by a script that it adds later.
             page = guarded(page) if "QUARTO_PROJECT_RENDER_ALL" in os.environ else page
             file.write_text(page, encoding="utf-8")

@@ -128,7 +128,12 @@ def test_every_part_of_quartos_page_works_under_the_policy(quarto_site, serve, v
         page.locator("#quarto-search button, .aa-DetachedSearchButton").first.click()
         page.keyboard.type("normalization")
         page.locator(".search-result-title, .aa-Item").first.wait_for()
-        page.locator("a[role=doc-biblioref]").first.hover(force=True)
+        page.keyboard.press("Escape")
+        page.keyboard.press("Escape")
+        page.locator("main a[role=doc-biblioref]").first.hover()
+        reference = page.locator(".tippy-box")
+        reference.wait_for()
+        assert "Auto-Encoding Variational Bayes" in reference.inner_text().replace("\u2011", "-")
         page = visit(f"{address}/index.html")
         page.locator(".quarto-listing-category .category").nth(1).click()
         page.wait_for_timeout(300)
@@ -191,6 +196,18 @@ def test_colours_follow_the_system_and_then_the_toggle(request, address, visit):
     )
 
 
+def test_the_overview_shows_the_class_that_is_picked(address, visit):
+    """In the page as it is built, under its policy; test_overview.py has the rest."""
+    page = visit(f"{address}/{POST}")
+    sample = page.locator(".overview-sample").first
+    before, picture = sample.evaluate("e => getComputedStyle(e).backgroundPosition"), sample.screenshot()
+    page.locator(".overview label", has_text="Trouser").click()
+    assert page.get_by_role("radio", name="Trouser").is_checked()
+    assert sample.evaluate("e => getComputedStyle(e).backgroundPosition") != before
+    assert sample.screenshot() != picture
+    assert "Trouser" in page.locator(".overview [aria-live]").inner_text()
+
+
 def test_figures_answer_to_the_pointer(address, visit):
     page = visit(f"{address}/{POST}")
     read_through(page)
@@ -220,6 +237,24 @@ def test_code_unfolds_with_the_keyboard(address, visit):
     fold.locator("summary").focus()
     page.keyboard.press("Enter")
     assert fold.get_attribute("open") is not None
+
+
+def test_no_line_starts_with_the_comma_after_a_formula(address, visit):
+    """At any width: a mark that starts a line is left of the formula it follows."""
+    page = visit(f"{address}/{POST}")
+    page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+    alone = """() => [...document.querySelectorAll("main math:not([display])")].filter((formula) => {
+      const next = formula.nextSibling;
+      if (next?.nodeType !== Node.TEXT_NODE || !/^[,.;:?!)]/.test(next.data)) return false;
+      const mark = document.createRange();
+      mark.setStart(next, 0);
+      mark.setEnd(next, 1);
+      return mark.getBoundingClientRect().left < formula.getBoundingClientRect().left;
+    }).map((formula) => formula.parentElement.textContent)"""
+    assert page.locator(".kept").count() > 50
+    for width in (1300, 1000, 700, 420, 360):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate(alone) == [], width
 
 
 def test_a_solution_shows_when_asked_for_by_keyboard(address, visit):

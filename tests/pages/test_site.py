@@ -122,6 +122,44 @@ def test_the_site_can_be_followed_shared_and_cited(quarto_site):
     assert said["og:image"].endswith(cards[0].name)
 
 
+def test_the_listing_says_how_long_the_text_takes_to_read(quarto_site):
+    """At 200 words a minute; counted here in the source, without what is not running text there."""
+    listing = (quarto_site / "index.html").read_text(encoding="utf-8")
+    for path in POSTS:
+        text = path.read_text(encoding="utf-8").split("---\n", 2)[2]
+        code = r"(?ms)^```.*?^```$"
+        folded = r'(?ms)^(:{3,}) \{[^}\n]*collapse="true".*?^\1$'
+        for left_out in (code, folded, r"(?s)\$\$.*?\$\$", r"\$[^$\n]+\$", r"(?m)^\|.*", r"(?m)^:::.*", r"\{[^}\n]*\}"):
+            text = re.sub(left_out, " ", text)
+        expected = len(re.findall(r"\S*\w\S*", text)) / 200
+        card = listing.split(f"{path.stem}.html", 1)[1].split('data-listing-reading-time-sort="', 1)[0]
+        shown = int(re.search(r'class="listing-reading-time[^>]*>(\d+) min<', card)[1])
+        assert abs(shown - expected) < max(1, 0.1 * expected), (path.stem, shown, expected)
+        assert re.search(rf'data-listing-reading-time-sort="{shown}"[^>]*>\s*<a href="[^"]*{path.stem}', listing)
+
+
+def test_the_listing_says_of_every_post_what_it_is(quarto_site):
+    listing = (quarto_site / "index.html").read_text(encoding="utf-8")
+    cards = listing.split('<div class="g-col-1"')[1:]
+    assert len(cards) == len(POSTS)
+    for path in POSTS:
+        post = yaml.safe_load(path.read_text(encoding="utf-8").split("---\n")[1])
+        card = next(card for card in cards if f"{path.stem}.html" in card)
+        picture = next(a for tag, a in Page(card).tags if tag == "img")
+        assert (quarto_site / picture["src"]).name == Path(post["image"]).name
+        assert picture["alt"] == post["image-alt"] and len(picture["alt"]) > 20
+
+        def said(name, card=card):
+            return [
+                " ".join(text.split()) for text in re.findall(rf'(?s)class="[^"]*listing-{name}\b[^>]*>([^<]*)<', card)
+            ]
+
+        assert said("title") == [post["title"]] and said("subtitle") == [post["subtitle"]]
+        assert said("category") == post["categories"]
+        assert said("date") == [f"{post['date']:%b} {post['date'].day}, {post['date'].year}"]
+        assert re.fullmatch(r"\d+ min", *said("reading-time"))
+
+
 def test_every_diagram_and_script_the_posts_name_exists():
     text = "\n".join(path.read_text(encoding="utf-8") for path in POSTS)
     named = re.findall(r"\.\./\.\./(assets/[\w./-]+)", text)
@@ -138,9 +176,11 @@ def test_diagrams_are_accessible_and_follow_the_theme():
         root = ElementTree.parse(path).getroot()
         text = path.read_text(encoding="utf-8")
         space = "{http://www.w3.org/2000/svg}"
-        assert root.get("role") == "img" and root.find(f"{space}title").text, path.name
+        title, description = root.find(f"{space}title"), root.find(f"{space}desc")
+        assert root.get("role") == "img" and title.text and description.text, path.name
+        assert root.get("aria-labelledby").split() == [title.get("id"), description.get("id")], path.name
         if path.parent.name == "diagrams":
-            assert root.find(f"{space}desc").text and re.search(r"prefers-color-scheme:\s*dark", text), path.name
+            assert re.search(r"prefers-color-scheme:\s*dark", text), path.name
 
 
 def test_the_projects_address_stands_in_one_place():
@@ -205,10 +245,24 @@ def test_quarto_knows_every_setting():
         assert [path for key, path in settings_of(settings) if key not in known] == [], source.name
 
 
+@pytest.mark.skipif(not shutil.which("quarto"), reason="quarto, whose lists of settings are read, is not on PATH")
+def test_quarto_knows_every_option_of_every_cell():
+    """What it does not know it takes for a comment. (It refuses what it does not know in _quarto.yml by itself.)"""
+    paths = subprocess.run(["quarto", "--paths"], capture_output=True, text=True, check=True).stdout.split("\n")
+    known = set()
+    for file in (Path(paths[1]) / "schema").glob("cell-*.yml"):
+        for option in yaml.safe_load(file.read_text(encoding="utf-8")):
+            engines = (option.get("tags") or {}).get("engine") or "jupyter"  # some are R's alone
+            known |= {option["name"]} if "jupyter" in engines else set()
+    for path in [*ROOT.glob("posts/*.qmd"), *POSTS]:
+        options = re.findall(r"(?m)^#\| ?([^:\n]*)", path.read_text(encoding="utf-8"))
+        assert options and [name for name in options if name not in known] == [], path.name
+
+
 def test_words_are_spelled_right():
     spelled = pytest.importorskip("codespell_lib", reason="codespell is not installed; see requirements.txt")
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    kinds = (".qmd", ".md", ".py", ".yml", ".bib")
+    kinds = (".qmd", ".md", ".py", ".yml", ".toml", ".bib", ".svg", ".js", ".j2", ".css", ".scss", ".html")
     names = [name for name in listed if name.endswith(kinds) and (ROOT / name).is_file()]
     environment = os.environ | {"PYTHONPATH": str(Path(spelled.__file__).parents[1])}
     command = [sys.executable, "-m", "codespell_lib", *names]
