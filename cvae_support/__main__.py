@@ -141,7 +141,7 @@ def run_export(arguments: argparse.Namespace) -> None:
     for name, decoder in facts["decoders"].items():
         apart = f"pixels differ from torch's by at most {decoder['max_pixel_difference']:.0e}"
         print(f"{name}: {apart}, and the judge agrees on {decoder['judge_agreement']:.1%} of the images")
-    print(f"float32 in {arguments.out}, half precision and live.json in {arguments.out / 'web'}")
+    print(f"float32 and classes.json in {arguments.out}, half precision and live.json in {arguments.out / 'web'}")
 
 
 def run_info(arguments: argparse.Namespace) -> None:
