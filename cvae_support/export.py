@@ -1,7 +1,8 @@
 """The decoders outside Python: ONNX files, and what a page needs beside them to draw with them.
 
 `export` writes the decoder of both shipped models and the judge in float32 with the table of class embeddings, and in
-FOLDER/web what the page loads: the same in half precision, and live.json. Half precision costs nothing here: the shipped weights are stored in it already.
+FOLDER/web what the page loads: the same in half precision, and live.json. Half precision costs nothing here: the
+shipped weights are stored in it already.
 
 The encoders are not among them. The page redraws ten test garments, whose codes lie in live.json: 10 KB instead of
 half a megabyte of networks, and the same numbers.
@@ -91,10 +92,10 @@ def run(content: bytes, **inputs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def compared(model: VAE, judge: nn.Module, decoder: bytes) -> dict[str, float]:
-    """A decoder file against torch on DRAWN images, z from N(0, I), classes in turn: pixels, and judge's readings."""
-    z = noise(model, DRAWN, seed=0)
-    cond = model.embed(torch.arange(DRAWN) % model.config.num_classes)
+def compared(model: VAE, judge: nn.Module, decoder: bytes, drawn: int = DRAWN) -> dict[str, float]:
+    """A decoder file against torch on so many images, z from N(0, I), classes in turn: pixels, and judge's readings."""
+    z = noise(model, drawn, seed=0)
+    cond = model.embed(torch.arange(drawn) % model.config.num_classes)
     ours, theirs = model.decode(z, cond), run(decoder, z=z, cond=cond)
     apart = (ours - theirs).abs()
     agree = (judge(ours).argmax(dim=1) == judge(theirs).argmax(dim=1)).float().mean()
