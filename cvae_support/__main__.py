@@ -145,9 +145,10 @@ def run_export(arguments: argparse.Namespace) -> None:
 
     facts = export(arguments.out, load_fashion_mnist())
     for name, decoder in facts["decoders"].items():
-        apart = f"pixels differ from torch's by at most {decoder['max_pixel_difference']:.0e}"
-        print(f"{name}: {apart}, and the judge agrees on {decoder['judge_agreement']:.1%} of the images")
-    print(f"float32 in {arguments.out}, half precision and live.json in {arguments.out / 'web'}")
+        most, mean = decoder["max_pixel_difference"], decoder["mean_pixel_difference"]
+        apart = f"pixels (0 to 1) differ from torch's by at most {most:.0e}, by {mean:.0e} on average"
+        print(f"{name}, in half precision: {apart}; the judge agrees on {decoder['judge_agreement']:.1%} of the images")
+    print(f"float32 and classes.json in {arguments.out}, half precision and live.json in {arguments.out / 'web'}")
 
 
 def run_info(arguments: argparse.Namespace) -> None:

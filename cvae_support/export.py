@@ -1,7 +1,8 @@
 """The decoders outside Python: ONNX files, and what a page needs beside them to draw with them.
 
-`export` writes the decoder of both shipped models and the judge in float32, and in FOLDER/web what the page loads: the
-same in half precision, and live.json. Half precision costs nothing here: the shipped weights are stored in it already.
+`export` writes the decoder of both shipped models and the judge in float32 with the table of class embeddings, and in
+FOLDER/web what the page loads: the same in half precision, and live.json. Half precision costs nothing here: the
+shipped weights are stored in it already.
 
 The encoders are not among them. The page redraws ten test garments, whose codes lie in live.json: 10 KB instead of
 half a megabyte of networks, and the same numbers.
@@ -91,10 +92,10 @@ def run(content: bytes, **inputs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def compared(model: VAE, judge: nn.Module, decoder: bytes) -> dict[str, float]:
-    """A decoder file against torch on DRAWN images, z from N(0, I), classes in turn: pixels, and judge's readings."""
-    z = noise(model, DRAWN, seed=0)
-    cond = model.embed(torch.arange(DRAWN) % model.config.num_classes)
+def compared(model: VAE, judge: nn.Module, decoder: bytes, drawn: int = DRAWN) -> dict[str, float]:
+    """A decoder file against torch on so many images, z from N(0, I), classes in turn: pixels, and judge's readings."""
+    z = noise(model, drawn, seed=0)
+    cond = model.embed(torch.arange(drawn) % model.config.num_classes)
     ours, theirs = model.decode(z, cond), run(decoder, z=z, cond=cond)
     apart = (ours - theirs).abs()
     agree = (judge(ours).argmax(dim=1) == judge(theirs).argmax(dim=1)).float().mean()
@@ -112,10 +113,11 @@ def numbers(values: Tensor) -> list:
 
 @torch.no_grad()
 def export(folder: Path, data: Dataset) -> dict[str, Any]:
-    """Write folder/{spatial,adaln,judge}.onnx in float32, and folder/web: the same in half precision, and live.json.
+    """Write folder/{spatial,adaln,judge}.onnx in float32 and classes.json; in folder/web half precision and live.json.
 
     A decoder takes z (B, 1, 7, 7) and cond, the class embedding ((B, 1, 7, 7) spatial, (B, 32) adaLN), and gives image
-    (B, 1, 28, 28); the judge takes image and gives logits (B, 10). Returns what live.json says: classes, class
+    (B, 1, 28, 28); the judge takes image and gives logits (B, 10). classes.json has the names of the classes, and for
+    each decoder the shape of cond and its row for every class. Returns what live.json says: classes, class
     embeddings, variance and order of the active latents, test garments with their codes, sizes and hashes.
     """
     (folder / "web").mkdir(parents=True, exist_ok=True)
@@ -164,5 +166,8 @@ def export(folder: Path, data: Dataset) -> dict[str, Any]:
         "judge": written,
         "garments": garments,
     }
+    table = {kind: {key: made[key] for key in ("cond_shape", "embeddings")} for kind, made in decoders.items()}
+    names = {"classes": list(CLASSES), "decoders": table}
+    write_atomically(folder / "classes.json", (json.dumps(names) + "\n").encode())
     write_atomically(folder / "web" / "live.json", (json.dumps(facts) + "\n").encode())
     return facts

@@ -1,6 +1,8 @@
 """The live decoder in a browser: every control against what torch draws, and every way in which it can fail."""
 
 import json
+import os
+import statistics
 import time
 
 import pytest
@@ -253,15 +255,16 @@ def test_it_says_what_is_drawn_once_the_reader_pauses(live):
 
 
 def test_a_frame_takes_less_than_50_ms(live):
-    """From the reader's move to the painted picture, the judge included; the best of ten, as other work may go on."""
+    """From the reader's move to the painted picture, the judge included; the median, with a browser of two cores."""
+    assert live.evaluate("navigator.hardwareConcurrency") <= 2 or not hasattr(os, "sched_setaffinity")
     slider, taken = live.locator("#live-share"), []
     settled(live)
-    for share in range(20, 40, 2):
+    for share in range(20, 50, 2):
         slider.fill(str(share))
         settled(live)
         taken.append(live.evaluate("document.querySelector('.live').live.milliseconds"))
-    print(f"a frame: {min(taken):.0f} to {max(taken):.0f} ms")
-    assert min(taken) < 50
+    print(f"a frame: median {statistics.median(taken):.0f} ms, at most {max(taken):.0f} ms, of {len(taken)}")
+    assert statistics.median(taken) < 50
 
 
 def test_the_page_answers_while_pictures_are_drawn(live):
@@ -275,6 +278,37 @@ def test_the_page_answers_while_pictures_are_drawn(live):
     assert live.evaluate(script) < 1000
     assert state(settled(live))["share"] == 100
     assert live.evaluate("document.querySelector('.live').live.frame") - frames < 20  # the newest only
+
+
+def test_typing_never_waits_while_pictures_are_drawn(live):
+    """A reader types while z is dragged: no task holds the page up for 50 ms, in one of three tries, as the machine
+    may have other work; a page that does the drawing itself is held up in each."""
+    script = """() => {
+      const field = document.body.appendChild(Object.assign(document.createElement("textarea"), { id: "typed" }));
+      field.focus({ preventScroll: true });
+      const slider = document.querySelector(".live-tracks input"), long = [];
+      const watch = new PerformanceObserver((list) => long.push(...list.getEntries().map((e) => e.duration)));
+      watch.observe({ type: "longtask" });
+      let step = 0;
+      const moving = setInterval(() => {
+        slider.value = -3 + (step++ % 60) / 10;
+        slider.dispatchEvent(new Event("input"));
+      }, 20);
+      window.stop = () => { clearInterval(moving); watch.disconnect(); field.remove(); return long; };
+    }"""
+    words = "a boot is not a bag, " * 2
+    for _ in range(3):
+        live.evaluate(script)
+        frames = live.evaluate("document.querySelector('.live').live.frame")
+        live.keyboard.type(words, delay=20)
+        assert live.locator("#typed").input_value() == words
+        assert live.evaluate("document.querySelector('.live').live.frame") - frames > 5
+        live.wait_for_timeout(100)  # what is observed is told a little later
+        long = live.evaluate("window.stop()")
+        if not long:
+            break
+        print(f"held up for {long} ms")
+    assert long == []
 
 
 def test_a_link_brings_the_picture_back(live, visit, networks):
