@@ -12,6 +12,7 @@ from cvae_support.checkpoints import SHIPPED_FOLDER, differences, load_checkpoin
 from cvae_support.config import Config
 from cvae_support.evaluation import first_per_class, latent_map, reconstruct
 from cvae_support.losses import vae_loss
+from cvae_support.training import train
 
 SHIPPED = sorted(SHIPPED_FOLDER.glob("*.json"))
 ROOT = Path(__file__).parents[1]
@@ -57,6 +58,22 @@ def test_the_models_that_ship_are_trained_as_asked(script, monkeypatch, tmp_path
         assert replace(config, model="spatial", kl_weight=settings.kl_weight, seed=settings.seed) == settings
     assert len({config.seed for config in asked if config.model == "adaln"}) > 1
     assert len(set(asked)) == len(asked)
+
+
+def test_what_ships_stays_a_candidate_and_its_seeds_are_remembered(script, few, config, tmp_path, monkeypatch):
+    """A second machine that trains further seeds ships the best of all, also where it is not its own."""
+    tool, finals = script("tools/train_weights.py"), {}
+    monkeypatch.setattr(tool, "SHIPPED_FOLDER", tmp_path / "shipped")
+    for seed in (1, 2, 3):
+        train(config(epochs=1, seed=seed), few, tmp_path / str(seed))
+        finals[seed] = tmp_path / str(seed) / "final.json"
+    at_once, _ = load_checkpoint(tool.ship(config(epochs=1), list(finals.values()), few))
+    (tmp_path / "shipped").rename(tmp_path / "at once")
+    for seed in finals:
+        tensors, record = load_checkpoint(tool.ship(config(epochs=1), [finals[seed]], few))
+    assert list(record["test_loss_of_seeds"]) == ["1", "2", "3"] and record["half_precision"]["max_pixel_difference"] > 0
+    assert str(record["config"]["seed"]) == min(record["test_loss_of_seeds"], key=record["test_loss_of_seeds"].get)
+    assert all(torch.equal(tensors[name], at_once[name]) for name in at_once)
 
 
 def test_the_card_says_what_the_records_say(script):

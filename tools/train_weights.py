@@ -18,6 +18,7 @@ from PIL import Image
 
 from cvae_support.checkpoints import (
     SHIPPED_FOLDER,
+    differences,
     load_checkpoint,
     load_model,
     load_record,
@@ -57,18 +58,30 @@ def half_precision_cost(model: VAE, half: dict[str, torch.Tensor], data: Dataset
 
 
 def ship(config: Config, finals: list[Path], data: Dataset) -> Path:
-    """Put the run with the lowest test loss, in half precision, in the package's folder; returns its .json."""
-    records = {path: load_record(path) for path in finals}
-    ends = {path: losses(record["history"], config.kl_weight)[-1] for path, record in records.items()}
-    best = min(ends, key=ends.get)
+    """Put the run with the lowest test loss, in half precision, in the package's folder; returns its .json.
+
+    What ships already is a candidate too, and the seeds it was chosen from are remembered: they may have been
+    trained elsewhere.
+    """
+    shipped = SHIPPED_FOLDER / f"{config.name}.json"
+    candidates, ends = {}, {}
+    if shipped.is_file():
+        record = load_record(shipped)
+        seed = record["config"]["seed"]
+        if not differences(record, replace(config, seed=seed), data.checksum):
+            candidates, ends = {str(seed): shipped}, record["test_loss_of_seeds"]
+    for path in finals:
+        record = load_record(path)
+        seed = str(record["config"]["seed"])
+        candidates[seed], ends[seed] = path, losses(record["history"], config.kl_weight)[-1]
+    best = candidates[min(candidates, key=ends.get)]
     tensors, record = load_checkpoint(best)
     half = {name: tensor.to(torch.float16) for name, tensor in tensors.items()}
-    shipped = SHIPPED_FOLDER / f"{config.name}.json"
     save_checkpoint(
         shipped, half, Config(**record["config"]),
         data=record["data"], classes=record["classes"], history=record["history"], made_on=record["made_on"],
-        half_precision=half_precision_cost(load_model(best)[0], half, data),
-        test_loss_of_seeds={str(records[path]["config"]["seed"]): loss for path, loss in ends.items()},
+        half_precision=record.get("half_precision") or half_precision_cost(load_model(best)[0], half, data),
+        test_loss_of_seeds=dict(sorted(ends.items())),
     )  # fmt: skip
     return shipped
 
@@ -143,7 +156,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{config.name}: not trained yet")
             continue
         shipped = ship(config, finals, data)
-        print(f"{config.name}: shipped the best of {len(finals)} seed(s)")
+        print(f"{config.name}: shipped the best of the seeds {', '.join(load_record(shipped)['test_loss_of_seeds'])}")
         if config.model != "unconditional":
             latent_map(*load_model(shipped), data, MAPPED, SHIPPED_FOLDER)
         if config.model == "adaln":
