@@ -7,13 +7,14 @@ the main post), then the words, in quotes. They must stand there to the letter.
 
 import re
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 
 import pytest
 import torch
 
 from cvae_support.checkpoints import SHIPPED_FOLDER, load_model, load_record
 from cvae_support.config import RECIPES
+from cvae_support.evaluate import over_seeds
 from cvae_support.evaluation import blend, noise
 from cvae_support.judge import JUDGE_RECORD, JUDGES_FOLDER, load_judge, probabilities
 from cvae_support.models import VAE, count_parameters
@@ -72,6 +73,23 @@ def test_smaller_batches_and_higher_rates_did_better_in_the_search(study):
                 assert loss < other
 
 
+def test_small_batches_give_most_and_the_average_nothing(study):
+    """tbl-ingredients:
+    'with batches of 64 the loss is higher by several times the spread', 'Halving the peak rate costs less',
+    'gains about as much as two seeds differ', 'gains nothing here', 'batches of 256 and a sixth of the rate'
+    """
+    whole = at_epoch(study, "spatial", 1)
+    spread = stdev(whole)
+    cost = {
+        arm: mean(at_epoch(study, arm, 1)) - mean(whole)
+        for arm in ("batch 64, rate 0.006", "batch 32, rate 0.003", "constant rate", "no average", "plain")
+    }
+    assert cost["batch 64, rate 0.006"] > 3 * spread and cost["plain"] > 3 * cost["batch 64, rate 0.006"]
+    assert cost["batch 32, rate 0.003"] < cost["batch 64, rate 0.006"]
+    assert 0 < cost["constant rate"] < 1.5 * spread and abs(cost["no average"]) < 0.5 * spread
+    assert RECIPES["plain"]["batch_size"] == 256 and RECIPES["fast"]["learning_rate"] == 6 * 0.001
+
+
 def test_the_error_is_several_times_smaller_than_the_loss_assumes(ends):
     """sec-loss:
     'several times smaller than the 0.08 our loss assumes', 'errs a little to the other side: it assumes 0.004'
@@ -93,10 +111,14 @@ def test_neither_model_is_ahead_on_both_sides(ends):
     assert ends[ADALN][0]["test_kl"] > ends[SPATIAL][0]["test_kl"]
 
 
-def test_adaln_lies_among_the_spatial_seeds(study):
-    """fig-curves-both: 'lies in the middle of the spatial seeds', 'no advantage here that seeds could not explain'"""
-    spatial = at_epoch(study, "spatial, 4 epochs")
-    assert min(spatial) < mean(at_epoch(study, "adaLN, 4 epochs")) < max(spatial)
+def test_adaln_ends_lower_by_less_than_the_spatial_seeds_differ(study):
+    """fig-curves-both: 'adaLN is lower at every one of the three', 'by less than the spatial seeds differ'"""
+    spatial, adaln = (at_epoch(study, f"{model}, 4 epochs") for model in ("spatial", "adaLN"))
+    seeds = [[run["seed"] for run in study if run["arm"] == f"{model}, 4 epochs"] for model in ("spatial", "adaLN")]
+    by_seed = [dict(zip(order, losses, strict=True)) for order, losses in zip(seeds, (spatial, adaln), strict=True)]
+    assert all(set(losses) == set(SEEDS) for losses in by_seed)
+    assert all(by_seed[1][seed] < by_seed[0][seed] for seed in SEEDS)
+    assert mean(spatial) - mean(adaln) < stdev(spatial)
 
 
 def test_reconstruction_falls_while_the_kl_hardly_moves(study):
@@ -131,12 +153,12 @@ def test_the_recipes_are_as_the_texts_say():
 
 @pytest.fixture(scope="module")
 def generated():
-    """The measures of the four models that ship, by the names the text gives them."""
+    """The measures of the four models that ship, means over their seeds, by the names the text gives them."""
     arms = {
         "spatial": "spatial, 4 epochs", "adaln": "adaLN, 4 epochs",
         "aware": "unconditional, 4 epochs", "sharp": "unconditional, weight 0.0005, 4 epochs",
     }  # fmt: skip
-    return {name: measured(arm)[0] for name, arm in arms.items()}
+    return {name: over_seeds(measured(arm)) for name, arm in arms.items()}
 
 
 @pytest.fixture(scope="module")
@@ -183,11 +205,11 @@ def test_missed_coats_pass_for_pullovers(ends):
         assert seen[2] > (len(coats) - seen[4]) / 2
 
 
-def test_another_spatial_seed_lands_on_adaln(study):
-    """tbl-results: 'another seed of the spatial model lands almost exactly on adaLN'"""
-    (adaln,) = reached(study, "adaLN, 4 epochs")
-    apart = [abs(rate - adaln[0]) + abs(off - adaln[1]) for rate, off in reached(study, "spatial, 4 epochs")]
-    assert min(apart) < 0.15
+def test_the_models_rates_are_alike_and_adalns_distortion_is_a_little_lower(study):
+    """tbl-results: 'Over all seeds the rates are alike', 'again less than the spread of the spatial seeds'"""
+    spatial, adaln = (list(zip(*reached(study, f"{model}, 4 epochs"), strict=True)) for model in ("spatial", "adaLN"))
+    assert abs(mean(spatial[0]) - mean(adaln[0])) < 0.3
+    assert 0 < mean(spatial[1]) - mean(adaln[1]) < stdev(spatial[1])
 
 
 def test_class_aware_sampling_wins_where_variety_counts(generated):

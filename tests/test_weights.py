@@ -71,7 +71,9 @@ def test_what_ships_stays_a_candidate_and_its_seeds_are_remembered(script, few, 
     (tmp_path / "shipped").rename(tmp_path / "at once")
     for seed in finals:
         tensors, record = load_checkpoint(tool.ship(config(epochs=1), [finals[seed]], few))
-    assert list(record["test_loss_of_seeds"]) == ["1", "2", "3"] and record["half_precision"]["max_pixel_difference"] > 0
+    assert (
+        list(record["test_loss_of_seeds"]) == ["1", "2", "3"] and record["half_precision"]["max_pixel_difference"] > 0
+    )
     assert str(record["config"]["seed"]) == min(record["test_loss_of_seeds"], key=record["test_loss_of_seeds"].get)
     assert all(torch.equal(tensors[name], at_once[name]) for name in at_once)
 
