@@ -82,6 +82,8 @@ def obvious_loop(config: Config, data: Dataset, device: str) -> list[tuple[float
 def our_loop(config: Config, data: Dataset, device: str, compiled: bool = False) -> list[tuple[float, float]]:
     """An epoch of cvae_support.training; returns (recon, kl) per step."""
     fabric = training.make_fabric()
+    if fabric.device.type == "cpu":
+        training.keep_freed_memory()
     net, average, optimizer = training.make_model(config, fabric)
     model, optimizer = fabric.setup(torch.compile(net) if compiled else net, optimizer)
     with training.progress_bar(fabric) as progress:

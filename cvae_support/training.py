@@ -5,8 +5,10 @@ several devices, several machines, or bf16. Every random draw is a function of (
 run, and a run on two processes, see the very numbers an uninterrupted run on one would.
 """
 
+import ctypes
 import math
 import os
+import platform
 import sys
 import tempfile
 import time
@@ -143,6 +145,19 @@ def make_fabric() -> Fabric:
     return Fabric(accelerator=best_device(), devices=1, precision="bf16-mixed" if bf16 else "32-true")
 
 
+def keep_freed_memory() -> bool:
+    """On Linux with glibc, keep what a step frees for the next one; returns whether that took effect.
+
+    Left to itself, glibc hands the large blocks of a batch back to the system and asks for them again at every step,
+    and the page faults that follow took up to a tenth of the time, at batches of 256.
+    """
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    mmap_threshold, trim_threshold = -3, -1  # their names in malloc.h; 32 MB is the most the first accepts
+    return bool(mallopt(mmap_threshold, 32 << 20) and mallopt(trim_threshold, 2**31 - 1))
+
+
 def device_name(device: torch.device) -> str:
     """For the record: what a run was made on."""
     if device.type == "cuda":
@@ -233,6 +248,8 @@ def train(config: Config, data: Dataset, folder: Path, resume: bool = False) -> 
     same numbers. Raises TrainingError or CheckpointError on input that does not fit, before anything is written.
     """
     fabric = make_fabric()
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     check_start(config, data, fabric.world_size)
     last = folder / "last.json"
     if last.is_file() and not resume:

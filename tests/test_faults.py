@@ -555,22 +555,24 @@ def test_make_killed_while_it_sets_up(tmp_path, step):
     """In the middle of making the environment, or of any install: the next make goes on, and one more is idle."""
     if not shutil.which("make"):
         pytest.skip("make is not on PATH")
+    folder = tmp_path / "a folder with späces"
+    folder.mkdir()
     for name in ("Makefile", "pyproject.toml", "requirements.txt", "requirements.lock"):
-        shutil.copy(ROOT / name, tmp_path)
-    (tmp_path / "fake").write_text(FAKE_PYTHON)
-    (tmp_path / "fake").chmod(0o755)
+        shutil.copy(ROOT / name, folder)
+    (folder / "fake").write_text(FAKE_PYTHON)
+    (folder / "fake").chmod(0o755)
 
     def make(die_at):
-        (tmp_path / "die-at").write_text(str(die_at))
-        (tmp_path / "log").write_text("")
-        done = subprocess.run(["make", "PYTHON=./fake", ".venv/.installed"], cwd=tmp_path, capture_output=True)
-        return done.returncode, (tmp_path / "log").read_text().splitlines()
+        (folder / "die-at").write_text(str(die_at))
+        (folder / "log").write_text("")
+        done = subprocess.run(["make", "PYTHON=./fake", ".venv/.installed"], cwd=folder, capture_output=True)
+        return done.returncode, (folder / "log").read_text().splitlines()
 
     status, log = make(die_at=step)
-    assert status != 0 and len(log) == step and not (tmp_path / ".venv" / ".installed").exists()
+    assert status != 0 and len(log) == step and not (folder / ".venv" / ".installed").exists()
     status, log = make(die_at=0)
     assert status == 0 and len(log) == (4 if step == 1 else 3)  # a half-made environment is made anew
-    assert (tmp_path / ".venv" / ".installed").is_file()
+    assert (folder / ".venv" / ".installed").is_file()
     assert make(die_at=0) == (0, [])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -109,6 +110,16 @@ def test_two_processes_give_the_loss_of_one(few, config, tmp_path):
     assert len(one) == 2
     # The sums are taken in another order, so equal up to rounding, which two epochs barely amplify.
     torch.testing.assert_close(torch.tensor(losses(two)), torch.tensor(losses(one)), rtol=1e-4, atol=1e-6)
+
+
+def test_freed_memory_is_kept_where_that_can_be_said(monkeypatch):
+    on_glibc = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
+    assert training.keep_freed_memory() == training.keep_freed_memory() == on_glibc
+    monkeypatch.setattr(training.ctypes, "CDLL", lambda _: pytest.fail("asked a library that is not glibc"))
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))  # as with musl
+    assert training.keep_freed_memory() is False
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert training.keep_freed_memory() is False
 
 
 def test_the_same_seed_gives_the_same_numbers_whatever_was_drawn_before(few, config, tmp_path):
