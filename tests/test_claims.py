@@ -14,7 +14,7 @@ import torch
 
 from cvae_support.checkpoints import SHIPPED_FOLDER, load_model, load_record
 from cvae_support.config import RECIPES
-from cvae_support.evaluate import over_seeds
+from cvae_support.evaluate import MEASURES, over_seeds
 from cvae_support.evaluation import blend, noise
 from cvae_support.judge import JUDGE_RECORD, JUDGES_FOLDER, load_judge, probabilities
 from cvae_support.models import VAE, count_parameters
@@ -151,6 +151,13 @@ def test_the_recipes_are_as_the_texts_say():
     assert f"| none | decay {fast['ema_decay']} |" in text
 
 
+MEASURED = [
+    *MEASURES,
+    "conditional_accuracy_per_class",
+    *(f"style_{part}" for part in ("ink", "brightness", "height", "width")),
+]
+
+
 @pytest.fixture(scope="module")
 def generated():
     """The measures of the four models that ship, means over their seeds, by the names the text gives them."""
@@ -158,7 +165,12 @@ def generated():
         "spatial": "spatial, 4 epochs", "adaln": "adaLN, 4 epochs",
         "aware": "unconditional, 4 epochs", "sharp": "unconditional, weight 0.0005, 4 epochs",
     }  # fmt: skip
-    return {name: over_seeds(measured(arm)) for name, arm in arms.items()}
+    known = {
+        name: [{k: v for k, v in run.items() if v is not None} for run in measured(arm)] for name, arm in arms.items()
+    }
+    return {
+        name: over_seeds([{k: run[k] for k in MEASURED if k in run} for run in runs]) for name, runs in known.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -295,8 +307,8 @@ def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(
 @torch.no_grad()
 def test_the_judge_along_the_blends(ends):
     """fig-blend-judge:
-    'in nearly equal steps', 'count as a boot early', 'there is a threshold instead', 'the judge is never
-    convinced'
+    'the mean rises gradually with both decoders, sooner with adaLN', 'count as a boot sooner still',
+    'there is a threshold instead', 'the judge is never convinced'
     """
     judge, shares = load_judge(), torch.linspace(0, 1, 11)
     many = noise(ends[ADALN][1], 64, seed=3)
@@ -304,18 +316,20 @@ def test_the_judge_along_the_blends(ends):
     def sure(images, label):
         return probabilities(judge, images.flatten(0, 1)[:, None]).view(64, 11, -1)[:, :, label].mean(dim=0)
 
+    early = []
     for name in (SPATIAL, ADALN):
         model = ends[name][1]
         boot, dress, coat = (
             torch.stack([blend(model, a, b, shares, z[None]) for z in many]) for a, b in [(7, 9), (1, 3), (2, 4)]
         )
         steps = sure(boot, 9).diff()
-        assert steps.min() > 0 and steps.max() < 0.2
+        assert steps.min() > -0.005 and steps.max() < 0.2
+        early.append(float(sure(boot, 9)[2]))
         steps = sure(dress, 3).diff()
         assert steps[:2].max() < 0.05 and steps[-2:].max() < 0.1 and steps.max() > 0.15  # flat, steep, flat
         assert sure(coat, 4).max() < 0.3
-        mixed = torch.lerp(boot[:, :1], boot[:, -1:], shares.view(1, -1, 1, 1))
-        assert sure(mixed, 9)[3] > sure(boot, 9)[3] + 0.2
+    mixed = torch.lerp(boot[:, :1], boot[:, -1:], shares.view(1, -1, 1, 1))  # of adaLN, the last
+    assert early[0] < early[1] < sure(mixed, 9)[2] - 0.15
 
 
 AT_THIS_WEIGHT = [arm for arm, config in CONDITIONING.items() if config.kl_weight == 0.01]
@@ -332,13 +346,13 @@ def test_a_blind_encoder_shows_in_the_swap_and_not_in_the_distortion(of):
 
 def test_adaln_takes_up_the_label_faster_and_its_long_vector_is_why(of):
     """tbl-arms:
-    'it leads in accuracy and in label swaps', 'as good, at two more nats', 'most of that lead is gone'
+    'it leads in accuracy and in label swaps', 'nearly as good, at two more nats', 'most of that lead is gone'
     """
     for other in ("spatial", "added"):
         for measure in ("conditional_accuracy", "label_swap_accuracy"):
             assert of("adaLN", measure) > of(other, measure)
     matched, accuracy = "adaLN, matched size", "conditional_accuracy"
-    assert of(matched, "distortion") < 1.02 * of("adaLN", "distortion")
+    assert of("adaLN", "distortion") < of(matched, "distortion") < 1.05 * of("adaLN", "distortion")
     assert 1.5 < of(matched, "rate") - of("adaLN", "rate") < 2.5
     assert (
         abs(of(matched, accuracy) - of("adaLN, blind encoder", accuracy))
