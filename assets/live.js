@@ -342,7 +342,8 @@ const start = (root) => {
       bar.hidden = true;
       button.disabled = false;
       button.textContent = "Try again";
-      text.textContent = `The decoder cannot run here: ${message}. The picture above was drawn beforehand by the same models.`;
+      const why = navigator.onLine || !message.includes("could not be loaded") ? message : `${message}, as you are offline`;
+      text.textContent = `The decoder cannot run here: ${why}. The picture above was drawn beforehand by the same models.`;
     };
     try {
       text.textContent = "Loading…";
