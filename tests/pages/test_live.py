@@ -247,6 +247,27 @@ def test_pick_a_class_of_the_other_model_by_keyboard(live, networks):
 
 
 @torch.no_grad()
+def test_ten_other_garments_are_offered_twice_and_a_link_leads_to_them(live, visit, networks, data):
+    """Three of each class: the third shirt, encoded by torch here, is the one that is picked and shared."""
+    shown = live.locator(".live-garments label:visible")
+    others = live.get_by_role("button", name="Ten other garments")
+    others.click()
+    others.click()
+    assert shown.count() == 10
+    shown.nth(6).click()
+    now = check_picture(live, networks)
+    index = int((data.test_labels == 6).nonzero()[2])
+    mu, _ = networks[now["model"]].encode(data.test_images[index : index + 1] / 255, torch.tensor([6]))
+    assert now["garment"] == 26 and now["z"] == pytest.approx(mu.flatten().tolist(), abs=1e-4)
+    others.click()
+    assert shown.first.locator("input").get_attribute("value") == "0"  # round again
+    page = visit(query="?live=adaln&garment=26&from=6&to=9&share=0")
+    press(page)
+    settled(page)
+    assert page.locator(".live-garments label:visible input:checked").get_attribute("value") == "26"
+
+
+@torch.no_grad()
 def test_redraw_a_test_garment_as_another_class(live, networks, data):
     boot = int((data.test_labels == 9).nonzero()[0])
     image = data.test_images[boot : boot + 1]
@@ -342,7 +363,7 @@ def test_a_link_brings_the_picture_back(live, visit, networks):
 
 
 def test_an_address_that_makes_no_sense_is_put_right_and_no_network_is_needed_then(visit, networks):
-    page = visit(query="?live=<b>&from=77&to=-1&share=200&seed=x&garment=12&z0=NaN&z1=99&z60=1")
+    page = visit(query="?live=<b>&from=77&to=-1&share=200&seed=x&garment=30&z0=NaN&z1=99&z60=1")
     press(page)
     now = check_picture(page, networks)
     assert (now["model"], now["from"], now["to"], now["share"], now["garment"], now["edits"]) == (
@@ -514,7 +535,7 @@ def test_everyone_can_use_it(visit, networks, theme, width):
     found = axe.Axe().run(page, context=".live", options={"runOnly": AXE}).response["violations"]
     assert [(v["id"], [n["target"] for n in v["nodes"]][:5]) for v in found] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for control in page.locator(".live :is(button, select, label, input[type=range])").all():
+    for control in page.locator(".live :is(button, select, label, input[type=range]):visible").all():
         box = control.bounding_box()
         assert min(box["width"], box["height"]) >= 24
     assert page.evaluate("document.querySelector('.live').getAnimations({ subtree: true }).length") == 0
