@@ -32,6 +32,9 @@ const load = async (name, { bytes, sha256 }, options, report) => {
 
 const start = async ({ decoders, judge }, again) => {
   if (typeof WebAssembly !== "object") fail("this browser does not run WebAssembly");
+  // The smallest module there is: a policy that forbids WebAssembly shows before anything large is loaded.
+  await WebAssembly.instantiate(Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0))
+    .catch(() => fail("WebAssembly is there, but a policy of this browser or of the server does not let it run"));
   const options = again ? { cache: "reload" } : {};
   const listed = await fetch(new URL("ort/ort.json", folder), options).catch(() => null);
   if (!listed?.ok) fail("onnxruntime-web could not be loaded; perhaps this copy of the page was built without it");
@@ -55,7 +58,8 @@ const start = async ({ decoders, judge }, again) => {
   ort.env.wasm.wasmBinary = wasm.buffer;
   Tensor = ort.Tensor;
   for (const [i, name] of names.entries()) {
-    sessions[name] = await ort.InferenceSession.create(files[i], { executionProviders: ["wasm"] });
+    sessions[name] = await ort.InferenceSession.create(files[i], { executionProviders: ["wasm"] })
+      .catch((error) => fail(`onnxruntime-web does not start (${error.message})`));
   }
   shapes = Object.fromEntries(Object.entries(decoders).map(([name, { cond_shape }]) => [name, cond_shape]));
 };

@@ -45,7 +45,7 @@ const toQuery = ({ model, from, to, share, seed, garment, edits }) => {
 };
 
 // What an address says, as far as it makes sense.
-const fromQuery = (query) => {
+const fromQuery = (query, garments) => {
   const whole = (name, below, otherwise) => {
     const text = query.get(name);
     return /^\d{1,9}$/.test(text ?? "") && Number(text) < below ? Number(text) : otherwise;
@@ -58,7 +58,7 @@ const fromQuery = (query) => {
   return {
     model: Object.hasOwn(NAMES, query.get("live")) ? query.get("live") : FIRST.model,
     from: whole("from", 10, FIRST.from), to: whole("to", 10, FIRST.to), share: whole("share", 101, FIRST.share),
-    seed: whole("seed", 1e9, FIRST.seed), garment: whole("garment", 10, null), edits,
+    seed: whole("seed", 1e9, FIRST.seed), garment: whole("garment", garments, null), edits,
   };
 };
 
@@ -189,9 +189,15 @@ const explore = (root, facts, worker, state) => {
     paint(canvas, Array.from(atob(pixels), (byte) => byte.charCodeAt(0) / 255));
     return choice("live-garment", i, classes[label], canvas);
   });
+  const ten = classes.length; // one of each class at a time
+  let shelf = Math.floor((state.garment ?? 0) / ten);
+  const fill = () => sources.forEach(({ label }, i) => { label.hidden = Math.floor(i / ten) !== shelf; });
+  fill();
+  const others = make("button", { type: "button", textContent: "Ten other garments" });
   const given = make("fieldset", { className: "live-garments" },
     make("legend", { textContent: "Or take the z of a test garment" }),
-    make("div", { className: "live-row" }, ...sources.map(({ label }) => label)));
+    make("div", { className: "live-row" }, ...sources.map(({ label }) => label)),
+    make("div", { className: "live-buttons" }, others));
 
   // ---- all ten classes, and the class by picture
   const rows = Object.fromEntries(Object.keys(NAMES).map((model) => [model, classes.map((name, i) => {
@@ -299,6 +305,11 @@ const explore = (root, facts, worker, state) => {
   undo.addEventListener("click", () => { changeZ({ edits: {} }); shuffle.focus(); });
   sources.forEach(({ input }, i) => input.addEventListener("change", () =>
     changeZ({ garment: i, from: garments[i].label, share: 0, edits: {} })));
+  others.addEventListener("click", () => {
+    shelf = (shelf + 1) % (garments.length / ten);
+    fill();
+    announce("Ten other garments are there to pick from.");
+  });
   copy.addEventListener("click", async () => {
     history.replaceState(null, "", `?${toQuery(state)}#${root.dataset.anchor}`);
     await navigator.clipboard.writeText(location.href).then(
@@ -342,7 +353,8 @@ const start = (root) => {
       bar.hidden = true;
       button.disabled = false;
       button.textContent = "Try again";
-      text.textContent = `The decoder cannot run here: ${message}. The picture above was drawn beforehand by the same models.`;
+      const why = navigator.onLine || !message.includes("could not be loaded") ? message : `${message}, as you are offline`;
+      text.textContent = `The decoder cannot run here: ${why}. The picture above was drawn beforehand by the same models.`;
     };
     try {
       text.textContent = "Loading…";
@@ -364,7 +376,7 @@ const start = (root) => {
             ? `${(loaded / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB` : "Starting…";
         }
         if (data.ready) {
-          ours = explore(root, facts, worker, shared ? fromQuery(query) : { ...FIRST, edits: {} });
+          ours = explore(root, facts, worker, shared ? fromQuery(query, facts.garments.length) : { ...FIRST, edits: {} });
           shown = ours.panel;
           still.remove();
           note.replaceWith(shown);

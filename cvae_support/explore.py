@@ -47,6 +47,11 @@ class Explorer:
         except ImportError:  # no ipywidgets
             return still._repr_mimebundle_()
 
+    def most_active(self, model: VAE) -> list[int]:
+        """The latents whose mean varies most over the test images (Burda 2016): those the page has sliders for."""
+        means = encode_means(model, self.data.test_images, self.data.test_labels)
+        return means.var(dim=0).argsort(descending=True)[:SLIDERS].tolist()
+
     def widgets(self) -> Any:
         """The controls and what they draw, as one widget."""
         import ipywidgets as w
@@ -57,12 +62,7 @@ class Explorer:
         chosen = first_per_class(self.data.test_labels, 1)
         images, labels = self.data.test_images[chosen], self.data.test_labels[chosen]
         codes = {name: encode_means(model, images, labels) for name, model in models.items()}
-        active = {  # the latents whose mean varies most (Burda 2016), by the first 500 test images
-            name: encode_means(model, self.data.test_images[:500], self.data.test_labels[:500]).var(dim=0).argsort(
-                descending=True
-            )[:SLIDERS].tolist()
-            for name, model in models.items()
-        }  # fmt: skip
+        active = {name: self.most_active(model) for name, model in models.items()}
 
         model = w.ToggleButtons(options=list(models), description="model", value=list(models)[-1])
         options = [(name, label) for label, name in enumerate(classes)]
@@ -75,7 +75,8 @@ class Explorer:
         )
         shuffle = w.Button(description="Shuffle z")
         tracks = [w.FloatSlider(min=-3, max=3, step=0.1) for _ in range(SLIDERS)]
-        picture, every, read = w.Image(width=224), w.Image(), w.HTML()
+        picture, original, every = w.Image(width=224), w.Image(width=112), w.Image()
+        read, verdicts = w.HTML(), w.HTML()
         seed, busy = [SEED], [False]
         edits: dict[int, float] = {}
 
@@ -95,13 +96,22 @@ class Explorer:
             busy[0] = False
             drawn = blend(models[model.value], start.value, end.value, torch.tensor([share.value / 100]), z)
             picture.value = as_png(drawn[0], 8)
+            original.layout.display = "none" if source.value is None else None
+            if source.value is not None:
+                original.value = as_png(images[source.value, 0] / 255, 4)
             odds = judge(drawn[:, None]).softmax(dim=1)[0]
             lines = [f"<tr><td>{html.escape(n)}<td>{p:.0%}" for n, p in zip(classes, odds.tolist(), strict=True)]
-            read.value = f"<b>The judge reads</b><table>{''.join(lines)}</table>"
+            top = html.escape(classes[int(odds.argmax())])
+            read.value = f"The judge reads: <b>{top}</b><table>{''.join(lines)}</table>"
             y = torch.arange(len(classes), device=device)
-            rows = [torch.cat(list(m.decode(latent(n).expand(len(y), -1, -1, -1), m.embed(y))[:, 0]), dim=1)
-                    for n, m in models.items()]  # fmt: skip
-            every.value = as_png(torch.cat(rows), 2)
+            rows = {n: m.decode(latent(n).expand(len(y), -1, -1, -1), m.embed(y)) for n, m in models.items()}
+            every.value = as_png(torch.cat([torch.cat(list(row[:, 0]), dim=1) for row in rows.values()]), 2)
+            said = []
+            for name, row in rows.items():
+                seen = judge(row).argmax(dim=1).tolist()
+                wrong = [f"{classes[i]} as {classes[j]}" for i, j in enumerate(seen) if i != j]
+                said.append(f"{name}: {', '.join(wrong) or 'each as the class that was asked for'}")
+            verdicts.value = f"The judge reads. {html.escape('; '.join(said))}."
 
         def moved(track: int, value: float) -> None:
             if not busy[0]:
@@ -129,4 +139,4 @@ class Explorer:
         draw()
         names = w.HTML(f"Every class from this z, {' above '.join(models)}: {', '.join(map(html.escape, classes))}.")
         controls = w.VBox([model, start, end, share, source, shuffle, *tracks])
-        return w.VBox([w.HBox([controls, w.VBox([picture, read])]), names, every])
+        return w.VBox([w.HBox([controls, w.VBox([w.HBox([picture, original]), read])]), names, every, verdicts])

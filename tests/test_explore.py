@@ -1,13 +1,18 @@
 """The notebook's way to play with the decoders."""
 
 import io
+import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from cvae_support.explore import SEED, Explorer
+from cvae_support.data import CLASSES
+from cvae_support.explore import SEED, SLIDERS, Explorer
 from cvae_support.export import shipped
+from cvae_support.judge import load_judge
 
 
 @pytest.fixture(scope="module")
@@ -15,28 +20,38 @@ def explorer(data):
     return Explorer({"spatial": shipped("spatial")[0], "adaLN": shipped("adaln")[0]}, data)
 
 
+LIVE = json.loads((Path(__file__).parents[1] / "assets" / "live" / "live.json").read_text())
 WIDGET, FIGURE = "application/vnd.jupyter.widget-view+json", "application/vnd.plotly.v1+json"
 
 
 def test_a_notebook_without_widgets_shows_a_figure_and_the_page_nothing(explorer, monkeypatch):
-    monkeypatch.setattr(Explorer, "widgets", lambda self: __import__("a_module_that_is_not_there"))
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)  # so that it cannot be imported
     bundle = explorer._repr_mimebundle_()
-    assert FIGURE in bundle and WIDGET not in bundle
+    assert bundle[FIGURE]["data"] and WIDGET not in bundle
     monkeypatch.setenv("QUARTO_DOCUMENT_FILE", "page.qmd")
     assert explorer._repr_mimebundle_() == {"text/markdown": ""}
 
 
+@pytest.mark.parametrize(("name", "kind"), [("spatial", "spatial"), ("adaLN", "adaln")])
+def test_the_sliders_are_those_of_the_page(explorer, name, kind):
+    assert explorer.most_active(explorer.models[name]) == LIVE["decoders"][kind]["active"][:SLIDERS]
+
+
 @torch.no_grad()
 def test_the_widgets_draw_what_the_models_draw(explorer, data, monkeypatch):
+    kinds = {id(model): name.lower() for name, model in explorer.models.items()}  # what was found above, again
+    found = {key: LIVE["decoders"][kind]["active"][:SLIDERS] for key, kind in kinds.items()}
+    monkeypatch.setattr(explorer, "most_active", lambda model: found[id(model)])
     box = explorer.widgets()
     monkeypatch.setattr(explorer, "widgets", lambda: box)
     bundle = explorer._repr_mimebundle_()
-    assert FIGURE in bundle and WIDGET in bundle  # a viewer takes the best that it can show
-    top, _, every = box.children
+    assert bundle[FIGURE]["data"] and WIDGET in bundle  # a viewer takes the best that it can show
+    top, _, every, verdicts = box.children
     model, start, end, share, source, shuffle, *tracks = top.children[0].children
-    picture, read = top.children[1].children
+    pictures, read = top.children[1].children
+    picture, original = pictures.children
 
-    def shown():
+    def shown(picture=picture):
         return torch.tensor(list(Image.open(io.BytesIO(picture.value)).resize((28, 28), Image.NEAREST).tobytes()))
 
     def drawn(z, a, b, amount):
@@ -53,10 +68,17 @@ def test_the_widgets_draw_what_the_models_draw(explorer, data, monkeypatch):
     z[0, 0, row, column] = 3
     assert (shown() - drawn(z, 1, 3, 0.5)).abs().max() <= 1
     before = every.value
+    assert original.layout.display == "none"
     source.value = 9  # a test garment, with its own code and class
     boot = data.test_images[(data.test_labels == 9).nonzero()[0]] / 255
     mu, _ = explorer.models["adaLN"].encode(boot, torch.tensor([9]))
     assert (shown() - drawn(mu, 9, 3, 0)).abs().max() <= 1 and every.value != before
+    assert original.layout.display is None and (shown(original) - (boot * 255).flatten()).abs().max() == 0
+    adaln, y = explorer.models["adaLN"], torch.arange(10)
+    seen = load_judge()(adaln.decode(mu.expand(10, -1, -1, -1), adaln.embed(y))).argmax(dim=1)
+    assert f"The judge reads: <b>{CLASSES[seen[9]]}</b>" in read.value
+    wrong = [f"{CLASSES[i]} as {CLASSES[j]}" for i, j in enumerate(seen.tolist()) if i != j]
+    assert wrong and f"adaLN: {', '.join(wrong)}." in verdicts.value
     shuffle.click()
     assert source.value is None and "Ankle boot" in read.value
     model.value = "spatial"

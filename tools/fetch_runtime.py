@@ -7,8 +7,8 @@ before anything is unpacked. Two files of it are needed, the module and its WebA
 only the first build needs the network. Where it cannot be had the site is built all the same: the page then says so
 and shows its picture. No node is needed.
 
-Only the build for WebAssembly, in one thread: the decoders draw an image in a few milliseconds with it, while the build
-that can use WebGPU is twice as large to download, and several threads need headers that static hosts do not send.
+Only the build for WebAssembly, in one thread: the decoders draw an image in a few milliseconds with it, and several
+threads need headers that static hosts do not send. Why not WebGPU, DESIGN.md says.
 """
 
 import base64

@@ -13,7 +13,23 @@ from cvae_support.data import CLASSES
 
 POST = "posts/class_conditional_vae/class_conditional_vae.html"
 IDLE = "document.querySelector('.live').live?.idle"
+SCRIPT = {"Content-Type": "text/javascript"}
 AXE = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+
+
+def need_runtime(site):
+    """Without it nothing here can be tried: no reason to stop where a reader builds the site, but in CI."""
+    if not (site / "assets" / "live" / "ort" / "ort.wasm").is_file():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(
+            "onnxruntime-web could not be had when the site was built"
+        )
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
+def test_in_ci_a_runtime_that_is_missing_is_a_failure(tmp_path, monkeypatch, ci, outcome):
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(outcome, match="could not be had"):
+        need_runtime(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +38,7 @@ def built(request):
     import shutil
 
     site = request.getfixturevalue("quarto_site" if shutil.which("quarto") else "plain_site")
-    if not (site / "assets" / "live" / "ort" / "ort.wasm").is_file():
-        pytest.skip("onnxruntime-web could not be had when the site was built")
+    need_runtime(site)
     return site
 
 
@@ -232,6 +247,27 @@ def test_pick_a_class_of_the_other_model_by_keyboard(live, networks):
 
 
 @torch.no_grad()
+def test_ten_other_garments_are_offered_twice_and_a_link_leads_to_them(live, visit, networks, data):
+    """Three of each class: the third shirt, encoded by torch here, is the one that is picked and shared."""
+    shown = live.locator(".live-garments label:visible")
+    others = live.get_by_role("button", name="Ten other garments")
+    others.click()
+    others.click()
+    assert shown.count() == 10
+    shown.nth(6).click()
+    now = check_picture(live, networks)
+    index = int((data.test_labels == 6).nonzero()[2])
+    mu, _ = networks[now["model"]].encode(data.test_images[index : index + 1] / 255, torch.tensor([6]))
+    assert now["garment"] == 26 and now["z"] == pytest.approx(mu.flatten().tolist(), abs=1e-4)
+    others.click()
+    assert shown.first.locator("input").get_attribute("value") == "0"  # round again
+    page = visit(query="?live=adaln&garment=26&from=6&to=9&share=0")
+    press(page)
+    settled(page)
+    assert page.locator(".live-garments label:visible input:checked").get_attribute("value") == "26"
+
+
+@torch.no_grad()
 def test_redraw_a_test_garment_as_another_class(live, networks, data):
     boot = int((data.test_labels == 9).nonzero()[0])
     image = data.test_images[boot : boot + 1]
@@ -327,7 +363,7 @@ def test_a_link_brings_the_picture_back(live, visit, networks):
 
 
 def test_an_address_that_makes_no_sense_is_put_right_and_no_network_is_needed_then(visit, networks):
-    page = visit(query="?live=<b>&from=77&to=-1&share=200&seed=x&garment=12&z0=NaN&z1=99&z60=1")
+    page = visit(query="?live=<b>&from=77&to=-1&share=200&seed=x&garment=30&z0=NaN&z1=99&z60=1")
     press(page)
     now = check_picture(page, networks)
     assert (now["model"], now["from"], now["to"], now["share"], now["garment"], now["edits"]) == (
@@ -344,20 +380,83 @@ def test_an_address_that_makes_no_sense_is_put_right_and_no_network_is_needed_th
     check_rows(page, networks)
 
 
+def fails(page, said):
+    """Wait until it has failed: with this reason, and with the picture still there."""
+    page.get_by_role("button", name="Try again").wait_for(timeout=20_000)
+    assert said in page.locator(".live-note").inner_text()
+    assert page.locator(".live-still").is_visible() and page.locator(".live-panel").count() == 0
+
+
+def try_again(page, networks):
+    page.get_by_role("button", name="Try again").click()
+    check_picture(page, networks)
+
+
 def test_a_slow_network_shows_its_progress(visit):
+    """At 4 MB a second and 20 ms: the bar and the number beside it rise, and the picture stays until the end."""
     page = visit()
-
-    def slow(route):
-        time.sleep(1)
-        route.continue_()
-
-    page.route("**/ort.wasm", slow)
+    slow = {"offline": False, "latency": 20, "downloadThroughput": 4e6, "uploadThroughput": 4e6}
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    session.send("Network.emulateNetworkConditions", slow)
     press(page)
-    bar = page.locator(".live progress")
-    bar.wait_for(state="visible")
-    until(page, "document.querySelector('.live progress')?.value > 0")
-    until(page, r"/[\d.]+ of 1[\d.]+ MB/.test(document.querySelector('.live-note')?.textContent)")
-    assert page.locator(".live-still").is_visible()
+    bar, seen, told = page.locator(".live progress"), [0], set()
+    end = time.monotonic() + 30
+    while bar.count() and time.monotonic() < end:
+        value, text, still = page.evaluate("""(() => {
+          const names = [".live progress", ".live-note", ".live-still"];
+          const [bar, note, still] = names.map((name) => document.querySelector(name));
+          return [bar?.value ?? 1, note?.textContent ?? "", Boolean(still)];
+        })()""")
+        if value >= 1:
+            break
+        assert still and value >= seen[-1]
+        seen.append(value)
+        told |= {text} if " MB" in text else set()
+        page.wait_for_timeout(50)
+    assert len(set(seen)) > 5 and len(told) > 5, (seen, told)
+
+
+def test_a_download_that_breaks_off_can_be_tried_again(visit, networks, serve):
+    page = visit()
+    serve.cut.add("ort.wasm")
+    press(page)
+    fails(page, "ort.wasm could not be loaded: the connection broke off")
+    serve.cut.clear()
+    try_again(page, networks)
+
+
+def test_offline_it_says_so_and_back_online_it_works(visit, networks):
+    page = visit()
+    page.context.set_offline(True)
+    press(page)
+    fails(page, "live.json could not be loaded, as you are offline")
+    page.context.set_offline(False)
+    try_again(page, networks)
+
+
+def test_webassembly_that_a_policy_forbids(visit):
+    """The browser's own refusal: the server sends the worker with a policy that allows no WebAssembly."""
+    page, asked = visit(), []
+    forbid = {"Content-Security-Policy": "script-src 'self'"}
+    page.route("**/live-worker.js", lambda route: route.fulfill(response=route.fetch(), headers=forbid | SCRIPT))
+    page.on("request", lambda request: asked.append(request.url))
+    press(page)
+    fails(page, "a policy of this browser or of the server does not let it run")
+    assert not any(url.endswith("ort.wasm") for url in asked)
+
+
+def test_webassembly_that_does_not_start(visit):
+    """Small modules run, and that of the runtime is refused: as where memory is short."""
+    page = visit()
+    refused = """for (const name of ["compile", "instantiate"]) {
+      const given = WebAssembly[name];
+      const small = (code) => code.byteLength < 100;
+      WebAssembly[name] = (code, ...rest) => small(code) ? given(code, ...rest) : Promise.reject(Error("no room"));
+    }"""
+    replace_worker(page, lambda worker: refused + worker)
+    press(page)
+    fails(page, "onnxruntime-web does not start")
 
 
 def damage(route):
@@ -387,23 +486,40 @@ def test_when_it_fails_the_picture_stays_with_a_word_about_it(visit, networks, f
     page = visit()
     page.route(f"**/{file}", harm)
     press(page)
-    again = page.get_by_role("button", name="Try again")
-    again.wait_for(timeout=20_000)
-    assert said in page.locator(".live-note").inner_text()
-    assert page.locator(".live-still").is_visible() and page.locator(".live-panel").count() == 0
+    fails(page, said)
     if (file, harm) == ("adaln.onnx", damage):  # and once the trouble is over it works
         page.unroute(f"**/{file}")
-        again.click()
-        check_picture(page, networks)
+        try_again(page, networks)
+
+
+def replace_worker(page, change):
+    """Have the page load a changed worker."""
+    worker = change(page.evaluate("fetch('../../assets/live-worker.js').then((a) => a.text())"))
+    page.route("**/live-worker.js", lambda route: route.fulfill(body=worker, headers=SCRIPT))
 
 
 def test_a_browser_without_webassembly(visit):
     page = visit()
-    worker = "delete self.WebAssembly;" + (page.evaluate("fetch('../../assets/live-worker.js').then((a) => a.text())"))
-    page.route("**/live-worker.js", lambda route: route.fulfill(body=worker, content_type="text/javascript"))
+    replace_worker(page, lambda worker: "delete self.WebAssembly;" + worker)
     press(page)
-    page.get_by_text("does not run WebAssembly").wait_for()
-    assert page.locator(".live-still").is_visible()
+    fails(page, "does not run WebAssembly")
+
+
+def test_a_slider_is_dragged_by_touch(visit, networks):
+    """With a finger, as the browser gets it: pressed on the handle, moved to the right, lifted."""
+    page = visit(width=360, has_touch=True, is_mobile=True)
+    press(page)
+    settled(page)
+    slider = page.locator("#live-share")
+    slider.scroll_into_view_if_needed()
+    box, session = slider.bounding_box(), page.context.new_cdp_session(page)
+    y = box["y"] + box["height"] / 2
+    moves = [("touchStart", 8), *(("touchMove", box["width"] * part / 10) for part in range(1, 8)), ("touchEnd", None)]
+    for kind, x in moves:
+        points = [] if x is None else [{"x": box["x"] + x, "y": y}]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    now = check_picture(page, networks)
+    assert 60 <= now["share"] <= 80 and slider.input_value() == str(now["share"])
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 360), ("dark", 1300)])
@@ -419,7 +535,7 @@ def test_everyone_can_use_it(visit, networks, theme, width):
     found = axe.Axe().run(page, context=".live", options={"runOnly": AXE}).response["violations"]
     assert [(v["id"], [n["target"] for n in v["nodes"]][:5]) for v in found] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for control in page.locator(".live :is(button, select, label, input[type=range])").all():
+    for control in page.locator(".live :is(button, select, label, input[type=range]):visible").all():
         box = control.bounding_box()
         assert min(box["width"], box["height"]) >= 24
     assert page.evaluate("document.querySelector('.live').getAnimations({ subtree: true }).length") == 0
