@@ -18,7 +18,7 @@ from cvae_support.evaluate import MEASURES, over_seeds
 from cvae_support.evaluation import blend, noise
 from cvae_support.judge import JUDGE_RECORD, JUDGES_FOLDER, load_judge, probabilities
 from cvae_support.models import VAE, count_parameters
-from cvae_support.study import ARMS, CONDITIONING, SEARCH, SEEDS, at_epoch, curves, measured, read
+from cvae_support.study import ARMS, CONDITIONING, SEARCH, SEEDS, SHIPPED, at_epoch, curves, measured, read
 from cvae_support.study import ends as reached
 
 ROOT = Path(__file__).parents[1]
@@ -184,16 +184,18 @@ def test_the_judges_are_as_good_as_the_text_says():
     assert [round(share, 2) for share in right] == [0.94, 0.92] and right[0] >= 0.93
 
 
-def test_adaln_is_read_as_asked_a_little_more_often(generated):
+def test_three_seeds_make_neither_model_the_better_one(generated):
     """tbl-generation:
-    'The second judge says nearly the same. adaLN is a little ahead by both, and behind in the accuracy score'
+    'The second judge says nearly the same', 'ahead by about one point with the first judge and by half a point
+    with the second, and behind by less than one in the accuracy score'
     """
     spatial, adaln = generated["spatial"], generated["adaln"]
-    for measure in ("conditional_accuracy", "conditional_accuracy_second"):
-        assert 0 < adaln[measure] - spatial[measure] < 0.03
     for model in (spatial, adaln):
         assert abs(model["conditional_accuracy"] - model["conditional_accuracy_second"]) < 0.02
-    assert adaln["classification_accuracy_score"] < spatial["classification_accuracy_score"]
+    ahead = {measure: 100 * (adaln[measure] - spatial[measure]) for measure in MEASURED[:3]}
+    assert 0.75 < ahead["conditional_accuracy"] < 1.5 and 0.25 < ahead["conditional_accuracy_second"] < 0.75
+    assert -1 < ahead["classification_accuracy_score"] < 0
+    assert all(len(measured(f"{model}, 4 epochs")) == len(SEEDS) for model in ("spatial", "adaLN"))
 
 
 def test_coats_are_the_class_that_is_missed(generated, yardsticks):
@@ -234,7 +236,9 @@ def test_class_aware_sampling_wins_where_variety_counts(generated):
 
 
 def test_the_sharp_model_leads_with_class_aware_codes(generated):
-    """tbl-generation: 'hopeless when sampled from the prior', 'it leads in everything but precision'"""
+    """tbl-generation:
+    'hopeless when sampled from the prior', 'it leads in every column, in precision by next to nothing'
+    """
     sharp, others = generated["sharp"], [generated[name] for name in ("spatial", "adaln", "aware")]
     assert sharp["prior_frechet_distance"] > 3 * max(other["frechet_distance"] for other in others)
     for other in others:
@@ -246,7 +250,31 @@ def test_the_sharp_model_leads_with_class_aware_codes(generated):
             "coverage",
         ):
             assert sharp[measure] > other[measure]
-    assert sharp["precision"] < max(other["precision"] for other in others)
+    assert 0 < sharp["precision"] - max(other["precision"] for other in others) < 0.005
+
+
+def test_every_arm_has_three_seeds():
+    """tbl-arms: 'over three training seeds, one set of samples each'"""
+    for arm in CONDITIONING:
+        assert len(measured(arm)) == len(SEEDS)
+        assert all(run["sampling_seeds"] == [0] for run in read("measures") if run["arm"] == arm)
+
+
+def test_active_units_flatter_at_the_usual_threshold():
+    """tbl-latents:
+    'Nearly all count as active, in every model', 'At 0.0005 every latent carries more than one nat', 'at the
+    edge of the 7 by 7 map', 'it is several nats more'
+    """
+    for arm in SHIPPED:
+        for run in measured(arm):
+            nats = torch.tensor(run["kl_per_dimension"]).view(7, 7)
+            assert run["active_units"] >= 46
+            assert run["class_aggregate_gap"] > run["aggregate_gap"] + 2.5
+            if "0.0005" in arm:
+                assert nats.min() > 1
+            elif arm != "unconditional, 4 epochs":
+                faint = nats < 0.1
+                assert faint.any() and not faint[1:-1, 1:-1].any()
 
 
 def test_nothing_is_copied_from_the_training_images(generated):
@@ -307,8 +335,8 @@ def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(
 @torch.no_grad()
 def test_the_judge_along_the_blends(ends):
     """fig-blend-judge:
-    'the mean rises gradually with both decoders, sooner with adaLN', 'count as a boot sooner still',
-    'there is a threshold instead', 'the judge is never convinced'
+    'the mean rises gradually with both decoders, sooner with adaLN', 'count as a boot sooner still', 'there is
+    a threshold instead', 'the judge is never convinced'
     """
     judge, shares = load_judge(), torch.linspace(0, 1, 11)
     many = noise(ends[ADALN][1], 64, seed=3)

@@ -4,9 +4,12 @@ import base64
 import hashlib
 import re
 import subprocess
+from pathlib import Path
 
 import pypandoc
 import pytest
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +34,12 @@ def test_code_keeps_its_text_and_its_colours_with_few_elements(finish):
     assert after.count("<span") == after.count("</span") < before.count("<span") - 5
     assert "href" not in after and 'class="co"' in after
     assert re.search(r"<code[^>]*><span><span", after)  # in one span of their own, as Pandoc's style sheet wants them
+
+
+def test_cells_of_tables_keep_their_side(finish):
+    after = finish.finished(pandoc("| | a |\n|:--|--:|\n| b | 1 |\n"))
+    assert after.count('class="right"') == 2 and "style" not in after
+    assert re.search(r"\.right[^}]*text-align: right", (ROOT / "assets/theme.scss").read_text())
 
 
 def test_formulas_keep_all_that_browsers_show(finish):

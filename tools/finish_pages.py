@@ -48,6 +48,9 @@ REPLACED = {
     r'(<div id="quarto-margin-sidebar"[^>]*)(>\s*<h5)': r'\1 role="complementary" aria-label="Categories"\2',
     # An address that is a script is one more to allow; this does as little, in the way of Quarto's other buttons.
     r'href="javascript:void\(0\)"': 'href="#" onclick="return false;"',
+    # The side on which every cell of a table stands.
+    ' style="text-align: left;"': "",
+    ' style="text-align: right;"': ' class="right"',
     # A picture's description once more, where it means nothing.
     r'(<div id="fig-[^>]*) alt="[^"]*"': r"\1",
 }
