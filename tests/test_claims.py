@@ -75,8 +75,8 @@ def test_smaller_batches_and_higher_rates_did_better_in_the_search(study):
 
 def test_small_batches_give_most_and_the_average_nothing(study):
     """tbl-ingredients:
-    'with batches of 64 the loss is higher by several times the spread', 'Halving the peak rate costs less',
-    'gains about as much as two seeds differ', 'gains nothing here', 'batches of 256 and a sixth of the rate'
+    'with 64 images the loss is higher by several times the spread', 'less than a fifth of the way to the plain
+    recipe', 'Halving the peak rate costs less', 'gains about as much as two seeds differ', 'gains nothing here'
     """
     whole = at_epoch(study, "spatial", 1)
     spread = stdev(whole)
@@ -84,10 +84,9 @@ def test_small_batches_give_most_and_the_average_nothing(study):
         arm: mean(at_epoch(study, arm, 1)) - mean(whole)
         for arm in ("batch 64, rate 0.006", "batch 32, rate 0.003", "constant rate", "no average", "plain")
     }
-    assert cost["batch 64, rate 0.006"] > 3 * spread and cost["plain"] > 3 * cost["batch 64, rate 0.006"]
+    assert cost["batch 64, rate 0.006"] > 3 * spread and cost["plain"] > 5 * cost["batch 64, rate 0.006"]
     assert cost["batch 32, rate 0.003"] < cost["batch 64, rate 0.006"]
     assert 0 < cost["constant rate"] < 1.5 * spread and abs(cost["no average"]) < 0.5 * spread
-    assert RECIPES["plain"]["batch_size"] == 256 and RECIPES["fast"]["learning_rate"] == 6 * 0.001
 
 
 def test_the_error_is_several_times_smaller_than_the_loss_assumes(ends):
@@ -313,8 +312,8 @@ def of():
 
 def test_a_blind_encoder_leaves_the_class_in_z(of):
     """tbl-arms:
-    'A blind encoder costs most of what the label brings', 'with a blind encoder the decoder takes the class
-    from'
+    'A blind encoder costs much of what the label brings', 'With a blind encoder the decoder takes most of the
+    class from'
     """
     for model in ("spatial", "adaLN"):
         blind = f"{model}, blind encoder"
@@ -324,19 +323,23 @@ def test_a_blind_encoder_leaves_the_class_in_z(of):
 
 
 def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(of):
-    """fig-leakage: 'with a blind encoder nearly as often', 'it takes training', 'Most of the class is still in'"""
+    """fig-leakage:
+    'with a blind encoder nearly as often', 'it takes training', 'more often than off those of a model without
+    labels', 'Most of the class is still in'
+    """
     linear = "probe_linear_accuracy"
     for model in ("spatial", "adaLN"):
         assert 0 < of("unconditional", linear) - of(f"{model}, blind encoder", linear) < 0.06
         assert of(f"{model}, blind encoder", linear) > of(model, linear) > of(f"{model}, 4 epochs", linear) + 0.2
         assert of(f"{model}, 4 epochs", "probe_mlp_accuracy") > 0.6 > 2 * of(f"{model}, 4 epochs", linear)
+    assert of("spatial", "probe_mlp_accuracy") > of("unconditional", "probe_mlp_accuracy") + 0.01
 
 
 @torch.no_grad()
 def test_the_judge_along_the_blends(ends):
     """fig-blend-judge:
-    'the mean rises gradually with both decoders, sooner with adaLN', 'count as a boot sooner still', 'there is
-    a threshold instead', 'the judge is never convinced'
+    'the mean rises gradually with both decoders, sooner with adaLN', 'count as a boot sooner still', 'the judge
+    has a threshold', 'the judge is never convinced'
     """
     judge, shares = load_judge(), torch.linspace(0, 1, 11)
     many = noise(ends[ADALN][1], 64, seed=3)
@@ -372,22 +375,21 @@ def test_a_blind_encoder_shows_in_the_swap_and_not_in_the_distortion(of):
         assert 0.5 < of(blind, "rate") - of(model, "rate") < 2.5
 
 
-def test_adaln_takes_up_the_label_faster_and_its_long_vector_is_why(of):
+def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
     """tbl-arms:
-    'it leads in accuracy and in label swaps', 'nearly as good, at two more nats', 'most of that lead is gone'
+    'it leads in accuracy and in label swaps', 'nearly as good, at one or two more nats', 'fewer than the
+    spatial model's', 'if anything higher', 'most of that lead is gone'
     """
     for other in ("spatial", "added"):
         for measure in ("conditional_accuracy", "label_swap_accuracy"):
             assert of("adaLN", measure) > of(other, measure)
     matched, accuracy = "adaLN, matched size", "conditional_accuracy"
     assert of("adaLN", "distortion") < of(matched, "distortion") < 1.05 * of("adaLN", "distortion")
-    assert 1.5 < of(matched, "rate") - of("adaLN", "rate") < 2.5
+    assert 1 < of(matched, "rate") - of("adaLN", "rate") < 2.5
     assert (
-        abs(of(matched, accuracy) - of("adaLN, blind encoder", accuracy))
-        < 0.1
-        < of("adaLN", accuracy) - of(matched, accuracy)
+        of(matched, accuracy) < of("spatial", accuracy) - 0.05 and of(matched, accuracy) < of("adaLN", accuracy) - 0.1
     )
-    assert of("adaLN, random start", accuracy) > of("adaLN", accuracy) - 0.03
+    assert of("adaLN, random start", accuracy) > of("adaLN", accuracy)
     late = of("adaLN, 4 epochs", accuracy) - of("spatial, 4 epochs", accuracy)
     assert late < 0.5 * (of("adaLN", accuracy) - of("spatial", accuracy))
     sizes = [count_parameters(VAE(CONDITIONING[arm])) for arm in ("spatial", "adaLN", matched)]
@@ -409,10 +411,12 @@ def test_the_peers_are_on_either_side(of):
 
 
 def test_class_aware_sampling_leads_the_table_of_arms(of):
-    """tbl-arms: 'leads again, in accuracy and Fréchet distance'"""
+    """tbl-arms: 'leads again: in accuracy, Fréchet distance and, barely, accuracy score'"""
     best = "unconditional, weight 0.0005"
     assert max(CONDITIONING, key=lambda arm: of(arm, "conditional_accuracy")) == best
     assert min(CONDITIONING, key=lambda arm: of(arm, "frechet_distance")) == best
+    first, second = sorted((of(arm, "classification_accuracy_score") for arm in CONDITIONING), reverse=True)[:2]
+    assert first == of(best, "classification_accuracy_score") and first - second < 0.01
 
 
 def test_what_moves_a_model_off_the_curve(of):
@@ -454,11 +458,15 @@ def at_weights():
 
 
 def test_a_smaller_weight_lowers_distortion_and_costs_nats(at_weights):
-    """kl_weight fig-curve: 'each step to a smaller weight lowers distortion', 'The latents are not switched off'"""
+    """kl_weight fig-curve:
+    'each step to a smaller weight lowers distortion', 'Nearly half of them carry less than 0.1 nats'
+    """
     distortion, rate = at_weights("distortion"), at_weights("rate")
     assert distortion == sorted(distortion) and rate == sorted(rate, reverse=True)
     assert [ARMS[arm].kl_weight for arm in WEIGHTS] == [0.0005, 0.002, 0.01, 0.05]
     assert min(at_weights("active_units")) > 40
+    faint = [sum(nats < 0.1 for nats in run["kl_per_dimension"]) for run in measured(WEIGHTS[-1])]
+    assert 0.4 * 49 < mean(faint) < 0.5 * 49
 
 
 def test_samples_from_the_prior_cover_most_in_the_middle(at_weights):
