@@ -1,6 +1,6 @@
 """The tables of measured results: as Markdown for the page, and for the terminal."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
@@ -61,7 +61,7 @@ def average(runs: Sequence[dict[str, Any]], key: str) -> str:
     return f"{factor * mean(run[key] for run in runs):.{digits}f}"
 
 
-def results_table(rows: dict[str, Sequence[dict[str, Any]]], keys: Sequence[str], compared: Collection[str]) -> str:
+def results_table(rows: Mapping[str, Sequence[dict[str, Any]]], keys: Sequence[str], compared: Collection[str]) -> str:
     """Measures of each row's runs, one run a seed: mean ± standard deviation, the best of those compared in bold.
 
     The deviation is over the seeds of training where there are several, else over the seeds of sampling. What was
