@@ -119,5 +119,5 @@ def measures_table(found: dict[str, Any], floors: dict[str, dict[str, Any]]) -> 
     per_class = "conditional_accuracy_per_class"
     for label, name in enumerate(CLASSES if per_class in found else ()):
         shares = (f"{row[per_class][label]:.4f}" if per_class in row else "–" for row in beside.values())
-        table.add_row(f"conditional accuracy, {name}", f"{found[per_class][label]:.4f}", arrows["higher"], *shares)
+        table.add_row(f"accuracy, {name}", f"{found[per_class][label]:.4f}", arrows["higher"], *shares)
     return table
