@@ -37,7 +37,6 @@ COLUMNS = {
     "nearest_ratio": ("Nearest", 1, 2),
     "aggregate_gap": ("Gap, nats", 1, 1),
     "class_aggregate_gap": ("Gap by class, nats", 1, 1),
-    "aggregate_kernel_distance": ("Kernel, z", 1, 4),
 }
 # What the page's tables show: of samples, in full below; of arms; of latents.
 OF_SAMPLES = [
