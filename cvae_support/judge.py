@@ -81,6 +81,11 @@ def judge_hashes() -> list[str]:
     return [record["sha256"][:16] for record in records]
 
 
+def judge_accuracy(name: str) -> float:
+    """The share of the real test images that a shipped judge gets right, as recorded when it was made."""
+    return float(load_record(JUDGES_FOLDER / f"{name}.json", JUDGE_RECORD)["test_accuracy"])
+
+
 def load_judge(name: str = "judge", device: torch.device | str = "cpu") -> AnyJudge:
     """A shipped judge, verified, in float32 and frozen. Raises CheckpointError, saying what is wrong."""
     if name not in JUDGES:

@@ -12,14 +12,13 @@ from statistics import mean, stdev
 import pytest
 import torch
 
-from cvae_support.checkpoints import SHIPPED_FOLDER, load_model, load_record
+from cvae_support.checkpoints import SHIPPED_FOLDER, load_model
 from cvae_support.config import RECIPES
 from cvae_support.evaluate import MEASURES, over_seeds
 from cvae_support.evaluation import blend, noise
-from cvae_support.judge import JUDGE_RECORD, JUDGES_FOLDER, load_judge, probabilities
+from cvae_support.judge import judge_accuracy, load_judge, probabilities
 from cvae_support.models import VAE, count_parameters
 from cvae_support.study import ARMS, CONDITIONING, SEARCH, SEEDS, SHIPPED, at_epoch, curves, measured, read
-from cvae_support.study import ends as reached
 
 ROOT = Path(__file__).parents[1]
 
@@ -178,9 +177,8 @@ def yardsticks():
 
 
 def test_the_judges_are_as_good_as_the_text_says():
-    """sec-results: 'on real test images it is right 94 % of the time', 'of another architecture (92 %)'"""
-    right = [load_record(JUDGES_FOLDER / f"{name}.json", JUDGE_RECORD)["test_accuracy"] for name in ("judge", "second")]
-    assert [round(share, 2) for share in right] == [0.94, 0.92] and right[0] >= 0.93
+    """sec-results: 'guards against samples that please one network by accident': both know what they judge"""
+    assert judge_accuracy("judge") >= 0.93 and judge_accuracy("second") >= 0.9
 
 
 def test_three_seeds_make_neither_model_the_better_one(generated):
@@ -216,13 +214,6 @@ def test_missed_coats_pass_for_pullovers(ends):
         coats = ends[name][1].sample(torch.full((300,), 4), torch.Generator().manual_seed(0))
         seen = probabilities(load_judge(), coats).argmax(dim=1).bincount(minlength=10)
         assert seen[2] > (len(coats) - seen[4]) / 2
-
-
-def test_the_models_rates_are_alike_and_adalns_distortion_is_a_little_lower(study):
-    """tbl-results: 'Over all seeds the rates are alike', 'again less than the spread of the spatial seeds'"""
-    spatial, adaln = (list(zip(*reached(study, f"{model}, 4 epochs"), strict=True)) for model in ("spatial", "adaLN"))
-    assert abs(mean(spatial[0]) - mean(adaln[0])) < 0.3
-    assert 0 < mean(spatial[1]) - mean(adaln[1]) < stdev(spatial[1])
 
 
 def test_class_aware_sampling_wins_where_variety_counts(generated):
@@ -282,7 +273,7 @@ def test_nothing_is_copied_from_the_training_images(generated):
 
 
 def test_the_label_decides_after_a_swap(generated):
-    """tbl-generation: 'nearly as often as in samples', 'grows about tenfold'"""
+    """tbl-generation: 'nearly as often as in samples', and a solution's 'The error grows several times over'"""
     for model in (generated["spatial"], generated["adaln"]):
         assert abs(model["label_swap_accuracy"] - model["conditional_accuracy"]) < 0.06
         assert 8 < model["wrong_label_mse"] / model["test_recon"] < 12
@@ -432,8 +423,8 @@ def test_what_moves_a_model_off_the_curve(of):
 
 def test_the_weight_swept(of):
     """fig-sweep:
-    'the Fréchet distance is lowest at 0.01', 'as often as by chance', 'more often than at 0.01', 'of the 49
-    latents stay active'
+    'the Fréchet distance is lowest at 0.01', 'as often as by chance', 'more often than at 0.01', 'blurred
+    prototypes, which cover'
     """
     small, less, middle, large = "spatial, weight 0.0005", "spatial, weight 0.002", "spatial", "spatial, weight 0.05"
     sweep = (small, less, middle, large)

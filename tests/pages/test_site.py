@@ -73,6 +73,12 @@ def test_the_page_says_all_it_should(site):
     assert "Class-Conditional VAE" in (site / "index.html").read_text(encoding="utf-8")
 
 
+def test_the_post_is_neither_a_leaflet_nor_a_book(site, script):
+    """Its running text, captions and exercises with it; folded solutions, code and tables do not count."""
+    page = (site / f"{POST}.html").read_text(encoding="utf-8")
+    assert 4000 <= script("tools/finish_pages.py").count_words(page) <= 7000
+
+
 def test_quarto_finds_nothing_to_complain_of(quarto_site):
     said = (quarto_site / "render.log").read_text()
     assert not re.search(r"(?i)unable to resolve|citeproc: citation|could not (find|fetch)", said), said
@@ -270,6 +276,7 @@ def test_words_are_spelled_right():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not on PATH")
 @pytest.mark.parametrize("target", ["site", "preview", "test", "data", "notebook", "weights", "benchmark", "clean"])
 def test_make_help_lists_every_target(target):
     printed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
