@@ -72,6 +72,7 @@ ARMS = {
     **SEARCH,
     "constant rate": replace(ONE_EPOCH, schedule="constant"),
     "no average": replace(ONE_EPOCH, ema_decay=0.0),
+    "fast, 20 epochs": replace(FAST, epochs=20),  # a fifth of the plain recipe's
     "plain": replace(FAST, **RECIPES["plain"], recipe="plain"),
 }
 

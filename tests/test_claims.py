@@ -216,6 +216,12 @@ def test_missed_coats_pass_for_pullovers(ends):
         assert seen[2] > (len(coats) - seen[4]) / 2
 
 
+def test_the_models_rates_are_alike(study):
+    """tbl-results: 'Over all seeds the rates are alike'"""
+    spatial, adaln = ([rate for rate, _ in reached(study, f"{model}, 4 epochs")] for model in ("spatial", "adaLN"))
+    assert len(spatial) == len(adaln) == len(SEEDS) and abs(mean(spatial) - mean(adaln)) < 0.3
+
+
 def test_class_aware_sampling_wins_where_variety_counts(generated):
     """tbl-generation: 'In accuracy score and coverage, the workaround beats both conditional models'"""
     aware = generated["aware"]
@@ -389,7 +395,7 @@ def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
 
 def test_the_peers_are_on_either_side(of):
     """tbl-arms:
-    'the highest distortion of all arms with this weight', 'reaches adaLN's distortion with', 'six times as
+    'the highest distortion of all arms at weight 0.01', 'reaches adaLN's distortion with', 'six times as
     large', 'samples teach a classifier more'
     """
     assert max(AT_THIS_WEIGHT, key=lambda arm: of(arm, "distortion")) == "MLP peer"
@@ -423,13 +429,14 @@ def test_what_moves_a_model_off_the_curve(of):
 
 def test_the_weight_swept(of):
     """fig-sweep:
-    'the Fréchet distance is lowest at 0.01', 'as often as by chance', 'more often than at 0.01', 'blurred
+    'the Fréchet distance is lowest, and coverage highest, at 0.01', 'as often as by chance', 'more often than at 0.01', 'blurred
     prototypes, which cover'
     """
     small, less, middle, large = "spatial, weight 0.0005", "spatial, weight 0.002", "spatial", "spatial, weight 0.05"
     sweep = (small, less, middle, large)
     assert min(sweep, key=lambda arm: of(arm, "frechet_distance")) == middle
     assert [of(arm, "distortion") for arm in sweep] == sorted(of(arm, "distortion") for arm in sweep)
+    assert max(sweep, key=lambda arm: of(arm, "coverage")) == middle
     assert abs(of(small, "conditional_accuracy") - 0.1) < 0.02
     assert of(large, "conditional_accuracy") > of(middle, "conditional_accuracy") + 0.05
     assert of(large, "coverage") < 0.1 < of(middle, "coverage") and min(of(arm, "active_units") for arm in sweep) >= 45

@@ -114,7 +114,8 @@ def test_only_running_text_takes_time_to_read(finish, tmp_path):
         '<div class="callout-collapse collapse">h<div>i</div>j</div><script>k</script><div id="refs">l</div>'
     )
     prose = f'<h2>A heading – </h2><p>has <em>three</em> <img class="x"> words<br> {unread}, or so.</p>'
-    assert finish.count_words(f"<p>before</p><main><p>{prose}</p></main><p>after</p>") == 7
+    sources = '<h2 id="references">References</h2><p>Kingma and Welling</p>'
+    assert finish.count_words(f"<p>before</p><main><p>{prose}</p>{sources}</main><p>after</p>") == 7
     (tmp_path / "posts").mkdir()
     (tmp_path / "posts" / "a.html").write_text(f"<main>{'word ' * 1010}{unread}</main>")
     (tmp_path / "posts" / "b.html").write_text("<main>word</main>")

@@ -106,6 +106,7 @@ class Prose(HTMLParser):
         elif NOT_PROSE & {tag, f"#{named.get('id')}", *(f".{name}" for name in named.get("class", "").split())}:
             self.skipped, self.depth = tag, 1
         self.inside |= tag == "main"
+        self.inside &= named.get("id") != "references"  # the end of the text, on pages by either builder
 
     def handle_endtag(self, tag):
         self.depth -= tag == self.skipped

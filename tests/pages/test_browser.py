@@ -47,6 +47,15 @@ def read_through(page):
     page.locator(".cvae-figure svg.main-svg:first-child").nth(FIGURES - 1).wait_for(state="attached")
 
 
+def look_at(page, selector):
+    """Scroll to one figure, which is drawn then."""
+    figure = page.locator(selector)
+    figure.scroll_into_view_if_needed()
+    figure.locator("svg.main-svg").first.wait_for()
+    figure.scroll_into_view_if_needed()  # what was drawn above it may have moved it
+    return figure
+
+
 def test_the_post_is_light(address, browser):
     """The numbers that hold a reader on a phone, measured after every figure is drawn."""
     script, paint = [], []
@@ -190,10 +199,8 @@ def test_colours_follow_the_system_and_then_the_toggle(request, address, visit):
     page.keyboard.press("Enter")  # with the keyboard, so that it need not be a mouse
     assert "quarto-dark" in page.locator("body").get_attribute("class")
     assert shade(page, diagram) < 60  # an SVG picture too, against the system's choice
-    read_through(page)
-    assert page.evaluate("getComputedStyle(document.querySelector('.cvae-figure .xtick text')).fill") == page.evaluate(
-        "getComputedStyle(document.body).color"
-    )
+    tick = look_at(page, GRID).locator(".xtick text").first
+    assert tick.evaluate("e => getComputedStyle(e).fill") == page.evaluate("getComputedStyle(document.body).color")
 
 
 def test_the_overview_shows_the_class_that_is_picked(address, visit):
@@ -210,10 +217,8 @@ def test_the_overview_shows_the_class_that_is_picked(address, visit):
 
 def test_figures_answer_to_the_pointer(address, visit):
     page = visit(f"{address}/{POST}")
-    read_through(page)
     for figure, inside, words in ((GRID, 0.4, ("Dress", "sample", "mean brightness")), (MAP, 0.35, ("",))):
-        place = page.locator(figure)
-        place.scroll_into_view_if_needed()
+        place = look_at(page, figure)
         box = place.bounding_box()
         page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + box["height"] * inside)
         said = page.locator(".hovertext").first
@@ -223,8 +228,7 @@ def test_figures_answer_to_the_pointer(address, visit):
 
 def test_a_click_in_the_legend_hides_a_class(address, visit):
     page = visit(f"{address}/{POST}")
-    read_through(page)
-    figure = page.locator(MAP)
+    figure = look_at(page, MAP)
     before = figure.locator(".shapelayer path").count()
     figure.locator(".legendtoggle").nth(3).click()
     page.wait_for_timeout(1000)  # a second click would mean something else
