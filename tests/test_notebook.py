@@ -359,6 +359,14 @@ def test_callouts(sample, text):
     assert "> After the code, the value is ⟦1⟧." in sample.cells[code + 1].source
 
 
+def test_what_is_collapsed_on_the_page_is_shown_when_asked_for(sample):
+    code = next(i for i, cell in enumerate(sample.cells) if 'print("folded")' in cell.source)
+    folded = "<details>\n<summary>Solution</summary>\n\nShown when asked for, with ⟦2⟧ in it.\n\n</details>"
+    assert folded in sample.cells[code - 1].source
+    assert sample.cells[code].source == '# @title Solution in code\nprint("folded")'
+    assert sample.cells[code].metadata.cellView == "form" and sample.cells[code].metadata.jupyter.source_hidden
+
+
 def test_computed_text(sample):
     from types import SimpleNamespace
 
@@ -466,6 +474,8 @@ def test_page_without_quarto(tmp_path, monkeypatch, capsys):
     assert "<math" in page and '<span class="number">(1)</span>' in page and "\\tag" not in page.split("annotation")[0]
     assert "The number is 0.123, the set is" in page
     assert '<div class="callout callout-note">' in page and '<div class="table-box">' in page
+    assert "<summary>Solution</summary>" in page and "<summary>Solution in code</summary>" in page
+    assert "folded" in page and "@title" not in page
     assert "<summary>Set two numbers</summary>" in page and 'print(<span class="s2">"figure"' not in page
     assert "Get the tutorial" not in page and ">In&nbsp;[" not in page
     assert 'href="posts/sample/sample.html"' in (tmp_path / "_site" / "index.html").read_text(encoding="utf-8")

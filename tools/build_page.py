@@ -136,10 +136,6 @@ def for_the_page(blocks: list[dict]) -> list[dict]:
         if kind == "Table":
             return [div(["table-box"], [{"t": "Table", "c": rewrite(item["c"], change)}])]
         if kind == "BlockQuote":
-            # The answer to an exercise is shown when asked for.
-            if first_word(item["c"][0]) and bold_text(item["c"][0]) == "Tip: Solution":
-                start = node("RawBlock", ["html", "<details><summary>Solution</summary>"])
-                return [start, *rewrite(item["c"][1:], change), node("RawBlock", ["html", "</details>"])]
             name = first_word(item["c"][0]).rstrip(":")
             if name in CALLOUTS:
                 return [div(["callout", f"callout-{name.lower()}"], rewrite(item["c"], change))]

@@ -44,6 +44,7 @@ KINDS = {"fig": "Figure", "tbl": "Table", "sec": "Section", "eq": "Equation"}
 # The prefixes Quarto keeps for cross-references. A citation must not start with one of them.
 RESERVED = {*KINDS, *"lst thm lem cor prp cnj def exm exr sol rem alg tip nte wrn imp cau".split()}
 CALLOUTS = ("note", "tip", "warning", "important", "caution")
+FOLD = "cvae-fold"  # the class of what a reader has to ask for
 COMPUTED_TITLE = "Text with computed numbers"
 IMPORT_NAMES = {"scikit-learn": "sklearn", "pyyaml": "yaml", "pillow": "PIL"}  # where - to _ is not enough
 SHORTCODE = re.compile(r"\{\{<\s*(.*?)\s*>\}\}")
@@ -505,7 +506,10 @@ class Numberer:
         return [*words_of, *body] if kind_of(identifier) == "tbl" else [*body, *words_of]
 
     def callout(self, kind: str, pairs: dict[str, str], content: list[Node]) -> list[Node]:
-        """A quotation that starts with a bold title. Code cells cannot be quoted: they interrupt it."""
+        """A quotation that starts with a bold title. Code cells cannot be quoted: they interrupt it.
+
+        What is collapsed on the page is so here: text in a <details> (whose title is plain text), code in hidden cells.
+        """
         title: list[Node] = words(pairs.get("title", ""))
         if re.search(r"[$`*_@\\]", pairs.get("title", "")):
             markup = json.loads(pandoc(pairs["title"], "--from=markdown-raw_tex", "--to=json")[0])
@@ -521,6 +525,10 @@ class Numberer:
                 pieces[-1]["c"].append(block)
             else:
                 pieces.append(node("BlockQuote", [block]))
+        if pairs.get("collapse") == "true" and not find(start, "Math"):
+            pieces[0] = node("Div", [["", [FOLD], [["title", plain_text(title or start)]]], pieces[0]["c"][1:]])
+            for cell in filter(is_cell, pieces):
+                attributes(cell)[1].append(FOLD)
         # In a quotation each line starts with >, which notebooks would take for a part of the formula.
         for math in find(pieces, "Math"):
             lines = [re.sub(r"(?<!\\)%.*", "", line).strip() for line in math["c"][1].split("\n")]
@@ -701,7 +709,14 @@ def without_pipes(tree: Any) -> Any:
 def write_markdown(post: Post, blocks: list[Node]) -> str:
     """The Markdown of blocks, checked to be free of site syntax."""
 
+    def unfolded(item: Node) -> list[Node] | None:
+        if item["t"] != "Div" or FOLD not in attributes(item)[1]:
+            return None
+        summary = f"<details>\n<summary>{html.escape(attributes(item)[2]['title'])}</summary>"
+        return [node("RawBlock", ["html", summary]), *item["c"][1], node("RawBlock", ["html", "</details>"])]
+
     def written(blocks: list[Node]) -> str:
+        blocks = rewrite(blocks, unfolded)
         document = {"pandoc-api-version": post.api, "meta": {}, "blocks": blocks}
         return pandoc(json.dumps(document), "--from=json", f"--to={MARKDOWN}", "--wrap=none")[0].strip()
 
@@ -787,7 +802,7 @@ def hidden(role: str | None = None) -> dict[str, Any]:
     return {"cellView": "form", "cvae": notes, "jupyter": {"source_hidden": True}}
 
 
-def code_cell(post: Post, cell: CodeCell) -> tuple[str, dict[str, Any]]:
+def code_cell(post: Post, cell: CodeCell, folded: bool) -> tuple[str, dict[str, Any]]:
     """Source and metadata of a code cell. `cvae` in the metadata is for build_page.py."""
     options = cell.options
     if options.get("output") == "asis":
@@ -795,14 +810,15 @@ def code_cell(post: Post, cell: CodeCell) -> tuple[str, dict[str, Any]]:
     notes: dict[str, Any] = {key: options[key] for key in ("label", "include", "output") if key in options}
     notes |= {"summary": options["code-summary"]} if "code-summary" in options else {}
     notes |= {"fold": options["code-fold"]} if "code-fold" in options else {}
-    if options.get("echo", True) and options.get("include", True):
+    echo = options.get("echo", True) and options.get("include", True)
+    if echo and not folded:
         return cell.code, {"cvae": notes} if notes else {}
     title = options.get("code-summary") or options.get("fig-cap") or options.get("tbl-cap")
     if not title or re.search(r"[@$\[{*`]", title):  # a form's title is plain text
         title = options.get("label", "Code")
     title = " ".join(str(title).split())
     metadata = hidden()
-    metadata["cvae"] |= notes
+    metadata["cvae"] = notes if echo else metadata["cvae"] | notes
     return f"# @title {title}\n{cell.code}", metadata
 
 
@@ -926,11 +942,11 @@ class Cells:
             self.flush()
             cell = self.post.cells[int(attributes(block)[2]["n"])]
             if cell.options.get("eval", True):
-                self.add("code", *code_cell(self.post, cell))
+                self.add("code", *code_cell(self.post, cell, FOLD in attributes(block)[1]))
             else:
                 self.text.append(node("CodeBlock", [["", ["python"], []], cell.code]))
             return
-        if block["t"] == "Div":  # a caption: the only div there is left
+        if block["t"] == "Div" and FOLD not in attributes(block)[1]:  # a caption: no other div is left
             self.flush()
             self.text = block["c"][1]
             self.flush("caption")
