@@ -1,10 +1,10 @@
 """Make the pictures that other sites show with a link to a post: assets/NAME_card.png from assets/NAME_thumbnail.svg.
 
-python tools/social_card.py [QMD ...]      (default: every post; needs playwright and chromium)
+Needs playwright and chromium.
 """
 
+import argparse
 import shutil
-import sys
 from pathlib import Path
 
 import yaml
@@ -24,13 +24,19 @@ CARD = """
 
 
 def main() -> None:
-    posts = [Path(name) for name in sys.argv[1:]] or sorted((ROOT / "posts").glob("*/*.qmd"))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("qmd", nargs="*", type=Path, help="sources of posts (default: all)")
+    posts = parser.parse_args().qmd or sorted((ROOT / "posts").glob("*/*.qmd"))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1200, "height": 630}, color_scheme="light")
         for post in posts:
             facts = yaml.safe_load(post.read_text(encoding="utf-8").split("---")[1])
+            if lacking := [key for key in ("title", "subtitle", "image") if key not in facts]:
+                parser.error(f"{post}: the front matter has no {', '.join(lacking)}")
             thumbnail = ROOT / "assets" / Path(facts["image"]).name
+            if not thumbnail.is_file():
+                parser.error(f"{post}: its image, {thumbnail.relative_to(ROOT)}, does not exist; draw it first")
             picture = thumbnail.read_text(encoding="utf-8")
             page.set_content(CARD.format(title=facts["title"], subtitle=facts["subtitle"], picture=picture))
             page.screenshot(path=thumbnail.with_name(thumbnail.stem.replace("_thumbnail", "_card") + ".png"))

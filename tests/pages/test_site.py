@@ -20,7 +20,6 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 POST = "posts/class_conditional_vae/class_conditional_vae"
 POSTS = sorted(path for path in (ROOT / "posts").glob("*/*.qmd") if not path.name.startswith("_"))
-THUMBNAILS = sorted((ROOT / "assets").glob("*_thumbnail.svg"))
 FIGURES = 17  # drawn by Plotly
 SECTIONS = (
     "From unconditional to conditional", "Setup", "base architecture", "Spatial concatenation", "Group normalization",
@@ -113,19 +112,21 @@ def test_every_picture_of_the_site_has_an_alternative_text(site):
 
 def test_the_site_can_be_followed_shared_and_cited(quarto_site):
     feed = (quarto_site / "index.xml").read_text(encoding="utf-8")
-    assert "<title>Class-Conditional VAE</title>" in feed
     html = (quarto_site / f"{POST}.html").read_text(encoding="utf-8")
-    said = {a.get("property") or a.get("name"): a.get("content") for tag, a in Page(html).tags if tag == "meta"}
-    assert said["og:title"] == said["twitter:title"] and said["og:title"].startswith("Class-Conditional VAE")
-    assert said["og:image"].endswith(".png") and said["og:image"] == said["twitter:image"]
-    assert len(said["og:image:alt"]) > 20 and said["twitter:card"] == "summary_large_image"
     assert "title = {Class-Conditional {VAE}}" in html and "author = {}" not in html  # "cite this"
     assert "View source" in html and "Report an issue" in html
-    cards = [quarto_site / "assets" / file.name.replace("_thumbnail.svg", "_card.png") for file in THUMBNAILS]
-    for path in cards:
-        with Image.open(path) as card:
-            assert card.size == (1200, 630)
-    assert said["og:image"].endswith(cards[0].name)
+    for path in POSTS:
+        post = yaml.safe_load(path.read_text(encoding="utf-8").split("---\n")[1])
+        assert f"<title>{post['title']}</title>" in feed
+        page = Page((quarto_site / path.relative_to(ROOT)).with_suffix(".html").read_text(encoding="utf-8"))
+        said = {a.get("property") or a.get("name"): a.get("content") for tag, a in page.tags if tag == "meta"}
+        card = Path(post["image"]).name.replace("_thumbnail.svg", "_card.png")
+        with Image.open(quarto_site / "assets" / card) as picture:
+            assert picture.size == (1200, 630)
+        for site in ("og", "twitter"):
+            assert said[f"{site}:title"].startswith(post["title"]), path
+            assert said[f"{site}:image"].endswith(f"/{card}") and said[f"{site}:image:alt"] == post["image-alt"], path
+        assert said["twitter:card"] == "summary_large_image"
 
 
 def test_the_listing_says_how_long_the_text_takes_to_read(quarto_site):
@@ -138,7 +139,7 @@ def test_the_listing_says_how_long_the_text_takes_to_read(quarto_site):
         for left_out in (code, folded, r"(?s)\$\$.*?\$\$", r"\$[^$\n]+\$", r"(?m)^\|.*", r"(?m)^:::.*", r"\{[^}\n]*\}"):
             text = re.sub(left_out, " ", text)
         expected = len(re.findall(r"\S*\w\S*", text)) / 200
-        card = listing.split(f"{path.stem}.html", 1)[1].split('data-listing-reading-time-sort="', 1)[0]
+        card = listing.split(f"/{path.stem}.html", 1)[1].split('data-listing-reading-time-sort="', 1)[0]
         shown = int(re.search(r'class="listing-reading-time[^>]*>(\d+) min<', card)[1])
         assert abs(shown - expected) < max(1, 0.1 * expected), (path.stem, shown, expected)
         assert re.search(rf'data-listing-reading-time-sort="{shown}"[^>]*>\s*<a href="[^"]*{path.stem}', listing)
@@ -150,7 +151,7 @@ def test_the_listing_says_of_every_post_what_it_is(quarto_site):
     assert len(cards) == len(POSTS)
     for path in POSTS:
         post = yaml.safe_load(path.read_text(encoding="utf-8").split("---\n")[1])
-        card = next(card for card in cards if f"{path.stem}.html" in card)
+        card = next(card for card in cards if f"/{path.stem}.html" in card)
         picture = next(a for tag, a in Page(card).tags if tag == "img")
         assert (quarto_site / picture["src"]).name == Path(post["image"]).name
         assert picture["alt"] == post["image-alt"] and len(picture["alt"]) > 20
@@ -164,6 +165,17 @@ def test_the_listing_says_of_every_post_what_it_is(quarto_site):
         assert said("category") == post["categories"]
         assert said("date") == [f"{post['date']:%b} {post['date'].day}, {post['date'].year}"]
         assert re.fullmatch(r"\d+ min", *said("reading-time"))
+
+
+@pytest.mark.parametrize("path", POSTS, ids=lambda path: path.stem)
+def test_every_post_is_made_as_contributing_says(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.split("---\n", 2)[2].lstrip().startswith("{{< include ../_colab.qmd >}}")
+    cells = re.findall(r"(?ms)^```\{python\}\n(.*?)^```$", text)
+    assert [cell for cell in cells if not re.search(r"(?m)^#\| label: [\w-]+$", cell)] == []
+    assert [cell for cell in cells if not re.search(r"(?m)^#\| code-summary: .+$", cell)] == []
+    claims = (ROOT / "tests" / "test_claims.py").read_text(encoding="utf-8")
+    assert path.stem == "class_conditional_vae" or f'"""{path.stem} ' in claims  # the main post's need no name
 
 
 def test_every_diagram_and_script_the_posts_name_exists():
