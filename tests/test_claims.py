@@ -50,11 +50,15 @@ def test_the_fast_recipe_needs_a_fifth_of_the_epochs(study):
     assert 4.5 < caught_up / 4 < 6
 
 
-def test_the_stretched_fast_recipe_is_below_the_plain_one_so_far(study):
-    """fig-recipes: 'a fifth of the plain recipe's 100', 'epochs we have run; where all 100 end is open'"""
+def test_the_lead_of_the_fast_recipe_shrinks_with_the_length_of_the_run(study):
+    """fig-recipes:
+    'a fifth of the plain recipe's 100', 'So the lead shrinks as runs get longer', '20 fast epochs do not replace 100
+    plain ones', 'where all 100 end is open'
+    """
     (stretched,), longest = curves(study, "fast, 20 epochs"), max(curves(study, "plain"), key=len)
     assert len(stretched) == ARMS["fast, 20 epochs"].epochs == ARMS["plain"].epochs / 5
-    assert stretched[-1] < min(longest) and len(longest) < ARMS["plain"].epochs == 100
+    passed = next(epoch for epoch, loss in enumerate(longest, start=1) if loss <= stretched[-1])
+    assert passed / 20 < 3 and passed < len(longest) < 100 == ARMS["plain"].epochs
 
 
 def test_plain_seeds_agree_well_enough_for_one_to_stand_for_them(study):
@@ -83,8 +87,8 @@ def test_smaller_batches_and_higher_rates_did_better_in_the_search(study):
 
 def test_small_batches_give_most_and_the_average_nothing(study):
     """tbl-ingredients:
-    'with 64 images the loss is higher by several times the spread', 'less than a fifth of the way to the plain
-    recipe', 'Halving the peak rate costs less', 'gains about as much as two seeds differ', 'gains nothing here'
+    'with 64 images the loss is higher by several times the spread', 'Halving the peak rate costs less', 'gains about
+    as much as two seeds differ', 'gains nothing here'
     """
     whole = at_epoch(study, "spatial", 1)
     spread = stdev(whole)
