@@ -53,7 +53,7 @@ def test_the_fast_recipe_needs_a_fifth_of_the_epochs(study):
 def test_the_lead_of_the_fast_recipe_shrinks_with_the_length_of_the_run(study):
     """fig-recipes:
     'a fifth of the plain recipe's 100', 'So the lead shrinks as runs get longer', '20 fast epochs do not replace 100
-    plain ones', 'where all 100 end is open'
+    plain ones', 'where all 100 end is open'; TRAINING.md says it too
     """
     (stretched,), longest = curves(study, "fast, 20 epochs"), max(curves(study, "plain"), key=len)
     assert len(stretched) == ARMS["fast, 20 epochs"].epochs == ARMS["plain"].epochs / 5
