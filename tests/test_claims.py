@@ -40,14 +40,16 @@ SPATIAL, ADALN = "spatial-w0.25-kl0.01-fast", "adaln-w0.25-kl0.01-fast"
 CLEAR, SHARP = "unconditional-w0.25-kl0.01-fast", "unconditional-w0.25-kl0.0005-fast"
 
 
+def first_epoch(losses, loss):
+    """The first epoch at which a run is down to this loss."""
+    return next(epoch for epoch, reached in enumerate(losses, start=1) if reached <= loss)
+
+
 def test_the_fast_recipe_needs_a_fifth_of_the_epochs(study):
     """fig-recipes: 'The longest plain run, one seed, first gets there', 'about a fifth of the epochs'"""
     fast, longest = curves(study, "spatial, 4 epochs"), max(curves(study, "plain"), key=len)
     assert len(fast) == len(SEEDS) and ARMS["spatial, 4 epochs"].epochs == 4
-    caught_up = next(
-        epoch for epoch, loss in enumerate(longest, start=1) if loss <= mean(at_epoch(study, "spatial, 4 epochs"))
-    )
-    assert 4.5 < caught_up / 4 < 6
+    assert 4.5 < first_epoch(longest, mean(at_epoch(study, "spatial, 4 epochs"))) / 4 < 6
 
 
 def test_the_lead_of_the_fast_recipe_shrinks_with_the_length_of_the_run(study):
@@ -57,7 +59,7 @@ def test_the_lead_of_the_fast_recipe_shrinks_with_the_length_of_the_run(study):
     """
     (stretched,), longest = curves(study, "fast, 20 epochs"), max(curves(study, "plain"), key=len)
     assert len(stretched) == ARMS["fast, 20 epochs"].epochs == ARMS["plain"].epochs / 5
-    passed = next(epoch for epoch, loss in enumerate(longest, start=1) if loss <= stretched[-1])
+    passed = first_epoch(longest, stretched[-1])
     assert passed / 20 < 3 and passed < len(longest) < 100 == ARMS["plain"].epochs
 
 
@@ -77,9 +79,8 @@ def test_smaller_batches_and_higher_rates_did_better_in_the_search(study):
     seeds = {(config.batch_size, config.learning_rate): at_epoch(study, arm) for arm, config in SEARCH.items()}
     found = {setting: mean(losses) for setting, losses in seeds.items()}
     for (size, rate), loss in found.items():
-        assert f"| {size} | {rate:g} | {with_spread(seeds[size, rate])} |" in text and len(seeds[size, rate]) == len(
-            SEEDS
-        )
+        assert len(seeds[size, rate]) == len(SEEDS)
+        assert f"| {size} | {rate:g} | {with_spread(seeds[size, rate])} |" in text
         for (other_size, other_rate), other in found.items():
             if size == other_size and rate > other_rate or rate == other_rate and size < other_size:
                 assert loss < other
@@ -191,7 +192,8 @@ def yardsticks():
 
 def test_the_judges_are_as_good_as_the_text_says():
     """sec-results: 'guards against samples that please one network by accident': both know what they judge"""
-    assert judge_accuracy("judge") >= 0.93 and judge_accuracy("second") >= 0.9
+    right = [judge_accuracy(name) for name in ("judge", "second")]
+    assert [round(share, 2) for share in right] == [0.94, 0.92] and right[0] >= 0.93
 
 
 def test_three_seeds_make_neither_model_the_better_one(generated):
@@ -229,10 +231,11 @@ def test_missed_coats_pass_for_pullovers(ends):
         assert seen[2] > (len(coats) - seen[4]) / 2
 
 
-def test_the_models_rates_are_alike(study):
-    """tbl-results: 'Over all seeds the rates are alike'"""
-    spatial, adaln = ([rate for rate, _ in reached(study, f"{model}, 4 epochs")] for model in ("spatial", "adaLN"))
-    assert len(spatial) == len(adaln) == len(SEEDS) and abs(mean(spatial) - mean(adaln)) < 0.3
+def test_the_models_rates_are_alike_and_adalns_distortion_is_a_little_lower(study):
+    """tbl-results: 'Over all seeds the rates are alike', and the distortions nearer than spatial seeds to each other"""
+    spatial, adaln = (list(zip(*reached(study, f"{model}, 4 epochs"), strict=True)) for model in ("spatial", "adaLN"))
+    assert len(spatial[0]) == len(adaln[0]) == len(SEEDS) and abs(mean(spatial[0]) - mean(adaln[0])) < 0.3
+    assert 0 < mean(spatial[1]) - mean(adaln[1]) < stdev(spatial[1])
 
 
 def test_class_aware_sampling_wins_where_variety_counts(generated):
