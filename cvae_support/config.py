@@ -12,6 +12,7 @@ SCHEDULES = ("constant", "one-cycle")
 RECIPES: dict[str, dict[str, Any]] = {
     "plain": dict(epochs=100, batch_size=256, learning_rate=1e-3, schedule="constant", ema_decay=0.0),
     "fast": dict(epochs=4, batch_size=32, learning_rate=6e-3, schedule="one-cycle", ema_decay=0.998),
+    "muon": dict(epochs=20, batch_size=32, learning_rate=1e-2, schedule="one-cycle", ema_decay=0.998),
 }
 
 
@@ -30,10 +31,10 @@ class Config:
     encoder_sees_y: bool = True  # False: only the decoder is conditional
     kl_weight: float = 0.01
     seed: int = 42
-    recipe: str = "plain"  # one of RECIPES
+    recipe: str = "plain"  # one of RECIPES; "muon" trains with Muon, the others with Adam
     epochs: int | None = None
     batch_size: int | None = None  # over all processes together
-    learning_rate: float | None = None  # Adam's; the peak, where the schedule is not constant
+    learning_rate: float | None = None  # the optimizer's; the peak, where the schedule is not constant
     schedule: str | None = None  # one of SCHEDULES
     ema_decay: float | None = None  # of the running average of the weights that is tested and kept; 0: none
     class_dim: int = 0  # length of the class vector of "adaln"; 0: as many as its widest layer has channels
@@ -77,6 +78,11 @@ class Config:
     def latent_size(self) -> int:
         """Side of the latent map: two halvings of the image."""
         return self.image_size // 4
+
+    @property
+    def optimizer(self) -> str:
+        """What the recipe trains with: Adam or Muon."""
+        return "Muon" if self.recipe == "muon" else "Adam"
 
     @property
     def name(self) -> str:

@@ -35,6 +35,7 @@ from cvae_support.config import Config
 from cvae_support.data import Dataset, to_float
 from cvae_support.losses import vae_loss
 from cvae_support.models import VAE
+from cvae_support.muon import Muon
 
 WARM_UP = 0.1  # share of a "one-cycle" run in which the rate climbs to its peak
 TEST_BATCH = 500
@@ -172,7 +173,8 @@ def make_model(config: Config, fabric: Fabric) -> tuple[VAE, AveragedModel | Non
         net = VAE(config)
     # Channels last is the faster layout for these convolutions, on CPUs and GPUs alike.
     net = net.to(fabric.device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate, fused=fabric.device.type in ("cpu", "cuda"))
+    optimizer_class = Muon if config.optimizer == "Muon" else torch.optim.Adam
+    optimizer = optimizer_class(net.parameters(), lr=config.learning_rate, fused=fabric.device.type in ("cpu", "cuda"))
     average = None
     if config.ema_decay:
         average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))

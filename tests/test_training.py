@@ -15,6 +15,7 @@ import torch
 
 from cvae_support import training
 from cvae_support.checkpoints import CheckpointError, best_device, load_checkpoint, load_model
+from cvae_support.config import RECIPES
 from cvae_support.models import VAE
 from cvae_support.training import TrainingError, learning_rate, train
 
@@ -27,7 +28,7 @@ def losses(history):
 
 
 @pytest.mark.parametrize("model", ["unconditional", "spatial", "adaln"])
-@pytest.mark.parametrize("recipe", ["plain", "fast"])
+@pytest.mark.parametrize("recipe", list(RECIPES))
 def test_every_model_learns(few, config, tmp_path, model, recipe):
     history = train(config(model, recipe=recipe, epochs=5), few, tmp_path)
     assert len(history) == 5
@@ -35,7 +36,7 @@ def test_every_model_learns(few, config, tmp_path, model, recipe):
     assert all(row["images_per_second"] > 0 for row in history)
 
 
-@pytest.mark.parametrize("recipe", ["plain", "fast"])
+@pytest.mark.parametrize("recipe", list(RECIPES))
 def test_a_resumed_run_gives_the_numbers_of_an_uninterrupted_one(
     few, config, tmp_path, monkeypatch, stop_in_epoch_two, recipe
 ):
