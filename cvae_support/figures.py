@@ -143,7 +143,7 @@ def training_curves(histories: dict[str, list[dict[str, float]]], kl_weights: di
 
 
 def recipe_curves(runs: dict[str, list[list[float]]], minutes: dict[str, float]) -> go.Figure:
-    """Test loss of every seed of each recipe, against epochs and against time.
+    """Test loss of every seed of each recipe, against epochs and against time, both on logarithmic axes.
 
     runs holds, for each recipe, a list of losses per epoch for each seed; minutes, what an epoch takes.
     """
@@ -160,8 +160,9 @@ def recipe_curves(runs: dict[str, list[list[float]]], minutes: dict[str, float])
                     marker=dict(size=5, symbol=CLASS_MARKERS[line]),
                     hovertemplate=f"{name}: %{{y:.5f}}<extra></extra>",
                 )  # fmt: skip
-    figure.update_xaxes(title="epochs", col=1)
-    figure.update_xaxes(title="minutes", col=2)
+    ticks = [1, 2, 5, 10, 20, 50, 100]
+    figure.update_xaxes(type="log", tickvals=ticks, title="epochs", col=1)
+    figure.update_xaxes(type="log", tickvals=ticks, title="minutes", col=2)
     figure.update_yaxes(tickformat=".3f", automargin=True)
     figure = finish(figure, height=360)
     return figure.update_layout(legend=dict(y=-0.3, yanchor="top"))

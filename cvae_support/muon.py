@@ -1,5 +1,7 @@
 """The Muon optimizer: what Adam does for single weights, for whole matrices of them."""
 
+from collections import defaultdict
+
 import torch
 from torch import Tensor
 
@@ -38,10 +40,10 @@ class Muon(torch.optim.Adam):
     def step(self, closure=None):
         """One step from the gradients that are there; those of kernels are used up."""
         (group,) = self.param_groups
-        by_shape: dict[torch.Size, list[Tensor]] = {}
+        by_shape = defaultdict(list)
         for p in group["params"]:
             if p.ndim > 1 and p.grad is not None:
-                by_shape.setdefault(p.flatten(1).shape, []).append(p)
+                by_shape[p.flatten(1).shape].append(p)
         for shape, kernels in by_shape.items():
             for p in kernels:
                 if not self.state[p]:  # Adam looks for a count of steps in every state it loads

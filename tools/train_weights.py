@@ -123,9 +123,9 @@ def card() -> str:
             "|:--|:--|",
             f"| model | {config.model}, width {config.width:g}, {count_parameters(model):,} parameters "
             f"({count_parameters(model.decoder):,} in the decoder) |",
-            f"| trained | recipe `{config.recipe}`: {config.epochs} epochs, batch {config.batch_size}, {config.optimizer} "
-            f"{config.learning_rate:g} ({config.schedule}), average of weights {config.ema_decay:g}; "
-            f"KL weight {config.kl_weight:g} |",
+            f"| trained | recipe `{config.recipe}`: {config.epochs} epochs, batch {config.batch_size}, "
+            f"{config.optimizer} {config.learning_rate:g} ({config.schedule}), "
+            f"average of weights {config.ema_decay:g}; KL weight {config.kl_weight:g} |",
             f"| made on | {record['made_on']}; {sum(row['seconds'] for row in record['history']) / 60:.0f} minutes of "
             f"training; torch {record['versions']['torch']} |",
             f"| test loss | {seeds} |",
