@@ -151,13 +151,11 @@ def recipe_curves(runs: dict[str, list[list[float]]], minutes: dict[str, float])
     for line, (name, seeds) in enumerate(runs.items()):
         for number, losses in enumerate(seeds):
             epochs = list(range(1, len(losses) + 1))
-            mode = "lines+markers" if len(losses) <= 10 else "lines"  # more markers would be one thick line
             for column, scale in enumerate([1.0, minutes[name]], start=1):
                 figure.add_scatter(
                     x=[epoch * scale for epoch in epochs], y=losses, name=name, legendgroup=name,
-                    showlegend=column == 1 and number == 0, mode=mode, row=1, col=column,
+                    showlegend=column == 1 and number == 0, mode="lines", row=1, col=column,
                     line=dict(color=LINE_COLOURS[line], dash=LINE_DASHES[line], width=1.5),
-                    marker=dict(size=5, symbol=CLASS_MARKERS[line]),
                     hovertemplate=f"{name}: %{{y:.5f}}<extra></extra>",
                 )  # fmt: skip
     ticks = [1, 2, 5, 10, 20, 50, 100]
