@@ -8,13 +8,13 @@ from torch import Tensor
 MOMENTUM = 0.95
 # Of the polynomial a s + b s^3 + c s^5, which takes singular values near to 1 in five rounds (Jordan 2024).
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-ADAMS_STEP = 0.2  # how far Adam typically moves a weight, in units of its learning rate (Liu et al. 2025)
+ADAMS_STEP = 0.2  # how far Adam typically moves a weight, in units of its learning rate: arXiv:2502.16982
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
     """Bring all singular values of the matrices (N, R, C) near to 1: U S V^T becomes about U V^T.
 
-    Five Newton-Schulz rounds, which are products of matrices and no more; the values end between 0.7 and 1.2,
+    Five Newton-Schulz rounds, which are products of matrices and no more; the values end between about 0.7 and 1.2,
     except such as are far below the largest one.
     """
     a, b, c = NEWTON_SCHULZ
@@ -32,8 +32,8 @@ class Muon(torch.optim.Adam):
 
     A kernel (out, in, h, w) is taken as a matrix (out, in * h * w), and its step is the running mean of its gradients,
     orthogonalized: no direction in it is larger than the others. Steps are as long as Adam's, so that both take
-    the same learning rate (Liu et al. 2025). torch.optim.Muon takes matrices only, one by one; here kernels of one
-    shape go together, which on a CPU takes a fraction of the time.
+    the same learning rate (Liu et al. 2025, arXiv:2502.16982). torch.optim.Muon takes matrices only, one by one; here
+    kernels of one shape go together, in less than half the time on a CPU.
     """
 
     @torch.no_grad()
