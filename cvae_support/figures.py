@@ -158,9 +158,9 @@ def recipe_curves(runs: dict[str, list[list[float]]], minutes: dict[str, float])
                     line=dict(color=LINE_COLOURS[line], dash=LINE_DASHES[line], width=1.5),
                     hovertemplate=f"{name}: %{{y:.5f}}<extra></extra>",
                 )  # fmt: skip
-    ticks = [1, 2, 5, 10, 20, 50, 100]
-    figure.update_xaxes(type="log", tickvals=ticks, title="epochs", col=1)
-    figure.update_xaxes(type="log", tickvals=ticks, title="minutes", col=2)
+    figure.update_xaxes(type="log", tickvals=[1, 2, 5, 10, 20, 50, 100])
+    figure.update_xaxes(title="epochs", col=1)
+    figure.update_xaxes(title="minutes", col=2)
     figure.update_yaxes(tickformat=".3f", automargin=True)
     figure = finish(figure, height=360)
     return figure.update_layout(legend=dict(y=-0.3, yanchor="top"))
