@@ -12,7 +12,7 @@ SCHEDULES = ("constant", "one-cycle")
 RECIPES: dict[str, dict[str, Any]] = {
     "plain": dict(epochs=100, batch_size=256, learning_rate=1e-3, schedule="constant", ema_decay=0.0),
     "fast": dict(epochs=4, batch_size=32, learning_rate=6e-3, schedule="one-cycle", ema_decay=0.998),
-    "muon": dict(epochs=20, batch_size=32, learning_rate=1e-2, schedule="one-cycle", ema_decay=0.998),
+    "muon": dict(epochs=20, batch_size=32, learning_rate=6e-3, schedule="one-cycle", ema_decay=0.998),
 }
 
 

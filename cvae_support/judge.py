@@ -102,10 +102,10 @@ def load_judge(name: str = "judge", device: torch.device | str = "cpu") -> AnyJu
 @torch.no_grad()
 def probabilities(judge: nn.Module, images: Tensor) -> Tensor:
     """What the judge sees in images (B, 1, 28, 28) in [0, 1]: (B, 10), a row sums to 1."""
-    return torch.cat([judge(part).softmax(dim=1) for part in images.split(500)])
+    return torch.cat([judge(part).softmax(dim=1) for part in images.split(100)])
 
 
 @torch.no_grad()
 def features(judge: AnyJudge, images: Tensor) -> Tensor:
     """Of images (B, 1, 28, 28) in [0, 1]: (B, D)."""
-    return torch.cat([judge.features(part) for part in images.split(500)])
+    return torch.cat([judge.features(part) for part in images.split(100)])

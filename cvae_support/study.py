@@ -43,6 +43,13 @@ SEARCH = {
         for batch_size, rate in [(32, 0.003), (64, 0.01), (64, 0.006), (64, 0.003), (128, 0.004)]
     },
 }
+# The same for Muon, over its own length.
+MUON = replace(FAST, **RECIPES["muon"], recipe="muon")
+MUON_SEARCH = {
+    "muon, 20 epochs": MUON,
+    "muon, 20 epochs, rate 0.01": replace(MUON, learning_rate=0.01),
+    "muon, 20 epochs, batch 16": replace(MUON, batch_size=16, learning_rate=0.01, ema_decay=0.999),
+}
 # How the label gets in, on a short budget: what the results section compares. Most wanted first.
 CONDITIONING = {
     "unconditional": replace(ONE_EPOCH, model="unconditional"),
@@ -73,8 +80,8 @@ ARMS = {
     "constant rate": replace(ONE_EPOCH, schedule="constant"),
     "no average": replace(ONE_EPOCH, ema_decay=0.0),
     "Muon": replace(ONE_EPOCH, recipe="muon"),
-    "fast, 20 epochs": replace(FAST, epochs=20),  # both in a fifth of what "plain" takes
-    "muon, 20 epochs": replace(FAST, **RECIPES["muon"], recipe="muon"),
+    **MUON_SEARCH,
+    "fast, 20 epochs": replace(FAST, epochs=20),  # like those with Muon, a fifth of what "plain" takes
     "plain": replace(FAST, **RECIPES["plain"], recipe="plain"),
 }
 

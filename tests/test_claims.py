@@ -21,6 +21,7 @@ from cvae_support.models import VAE, count_parameters
 from cvae_support.study import (
     ARMS,
     CONDITIONING,
+    MUON_SEARCH,
     SEARCH,
     SEEDS,
     SHIPPED,
@@ -84,17 +85,17 @@ def test_the_lead_of_the_fast_recipe_shrinks_with_the_length_of_the_run(study):
     assert "the lead of `fast` shrinks as runs get longer" in training_text()
 
 
-def test_muon_keeps_most_of_the_lead(study):
+def test_muon_keeps_the_lead(study):
     """fig-recipes:
-    'keeps most of it', 'stands a little lower', '20 epochs with Muon nearly replace 100 plain ones', 'One seed, the
-    same for all three runs', 'with Muon it lasts'
+    'keeps it', 'the last ten of those', '20 epochs with Muon replace 100 plain ones', 'One seed, the same for all three
+    runs', 'with Muon it lasts'
     """
     muon, fast, plain = (run_of(study, arm, 42) for arm in ("muon, 20 epochs", "fast, 20 epochs", "plain"))
     assert muon == curves(study, "muon, 20 epochs")[0] and fast == curves(study, "fast, 20 epochs")[0]
     assert len(muon) == len(fast) == 20
-    assert first_epoch(plain, muon[-1]) / 20 > 4
-    assert plain[-1] < muon[-1] < 1.01 * plain[-1]
-    assert "`muon` nearly reaches in 20 epochs what `plain` reaches in 100" in training_text()
+    assert first_epoch(plain, muon[-1]) > 90
+    assert muon[-1] < mean(plain[-10:])
+    assert "`muon` reaches in 20 epochs what `plain` reaches in 100" in training_text()
 
 
 def test_plain_seeds_agree_well_enough_for_one_to_stand_for_them(study):
@@ -118,6 +119,18 @@ def test_smaller_batches_and_higher_rates_did_better_in_the_search(study):
         for (other_size, other_rate), other in found.items():
             if size == other_size and rate > other_rate or rate == other_rate and size < other_size:
                 assert loss < other
+
+
+def test_the_lower_peak_ends_lower_with_muon(study):
+    """TRAINING.md: 'the lower of two peaks ends lower, though it is behind in the first epoch', and the table below"""
+    text = (ROOT / "TRAINING.md").read_text(encoding="utf-8")
+    runs = {arm: run_of(study, arm, 42) for arm in MUON_SEARCH}
+    for arm, run in runs.items():
+        config = ARMS[arm]
+        assert len(run) == config.epochs == 20
+        assert f"| {config.batch_size} | {config.learning_rate:g} | {run[0]:.5f} | {run[-1]:.5f} |" in text
+    own, higher, smaller = runs.values()
+    assert own[-1] < higher[-1] < smaller[-1] and own[0] > higher[0]
 
 
 def test_small_batches_give_most_and_the_average_nothing(study):
