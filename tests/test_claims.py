@@ -87,7 +87,7 @@ def test_the_lead_of_the_fast_recipe_shrinks_with_the_length_of_the_run(study):
 
 def test_muon_keeps_the_lead(study):
     """fig-recipes:
-    'keeps it', 'the last ten of those', '20 epochs with Muon replace 100 plain ones', 'One seed, the same for all three
+    'keeps it', 'the last ten of its', '20 epochs with Muon replace 100 plain ones', 'One seed, the same for all three
     runs', 'with Muon it lasts'
     """
     muon, fast, plain = (run_of(study, arm, 42) for arm in ("muon, 20 epochs", "fast, 20 epochs", "plain"))
