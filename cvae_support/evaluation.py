@@ -74,7 +74,7 @@ def first_per_class(labels: Tensor, per_class: int) -> Tensor:
 @torch.no_grad()
 def encode_means(model: VAE, images: Tensor, labels: Tensor) -> Tensor:
     """The mean of q(z|x, y) of every image: (N, latents). images (N, 1, S, S) uint8."""
-    parts = [
+    parts = [  # a CPU takes longer over larger batches
         model.encode(to_float(x), y)[0].flatten(1) for x, y in zip(images.split(100), labels.split(100), strict=True)
     ]
     return torch.cat(parts)

@@ -14,6 +14,7 @@ from cvae_support.checkpoints import CheckpointError, load_checkpoint, load_reco
 
 JUDGES_FOLDER = Path(__file__).parent / "judges"
 JUDGE_RECORD = frozenset({"judge", "weights", "sha256", "data", "test_accuracy"})
+BATCH = 100  # a CPU takes longer over larger ones
 
 
 def conv(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -102,10 +103,10 @@ def load_judge(name: str = "judge", device: torch.device | str = "cpu") -> AnyJu
 @torch.no_grad()
 def probabilities(judge: nn.Module, images: Tensor) -> Tensor:
     """What the judge sees in images (B, 1, 28, 28) in [0, 1]: (B, 10), a row sums to 1."""
-    return torch.cat([judge(part).softmax(dim=1) for part in images.split(100)])
+    return torch.cat([judge(part).softmax(dim=1) for part in images.split(BATCH)])
 
 
 @torch.no_grad()
 def features(judge: AnyJudge, images: Tensor) -> Tensor:
     """Of images (B, 1, 28, 28) in [0, 1]: (B, D)."""
-    return torch.cat([judge.features(part) for part in images.split(100)])
+    return torch.cat([judge.features(part) for part in images.split(BATCH)])

@@ -23,7 +23,7 @@ from cvae_support.checkpoints import (
     run_folder,
     write_atomically,
 )
-from cvae_support.config import RECIPES, Config
+from cvae_support.config import Config
 from cvae_support.data import Dataset
 from cvae_support.evaluate import evaluate, floors, reconstructions
 from cvae_support.judge import judge_hashes, load_judge
@@ -44,7 +44,7 @@ SEARCH = {
     },
 }
 # The same for Muon, over its own length.
-MUON = replace(FAST, **RECIPES["muon"], recipe="muon")
+MUON = Config("spatial", width=0.25, recipe="muon")
 MUON_SEARCH = {
     "muon, 20 epochs": MUON,
     "muon, 20 epochs, rate 0.01": replace(MUON, learning_rate=0.01),
@@ -82,7 +82,7 @@ ARMS = {
     "Muon": replace(ONE_EPOCH, recipe="muon"),
     **MUON_SEARCH,
     "fast, 20 epochs": replace(FAST, epochs=20),  # like those with Muon, a fifth of what "plain" takes
-    "plain": replace(FAST, **RECIPES["plain"], recipe="plain"),
+    "plain": Config("spatial", width=0.25, recipe="plain"),
 }
 
 
