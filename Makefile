@@ -17,8 +17,11 @@ site: data  ## build the site into _site/ (with Quarto if it can be had)
 preview: data  ## serve the site and rebuild a page when its .qmd is saved (needs Quarto)
 	@. $(VENV)/bin/activate && quarto preview
 
+# The pages' tests time the browser, so they run alone; of the others two run at once, with a thread each, as threads
+# of several programs that wait for each other on busy cores take many times as long.
 test: data  ## run all tests, the notebook among them
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest tests/pages
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --ignore=tests/pages
 
 data: $(INSTALLED)  ## find or download Fashion-MNIST, and verify it
 	@$(RUN) -m cvae_support data 2>$(VENV)/data.log || $(MAKE) --no-print-directory debian-data

@@ -87,8 +87,8 @@ def test_the_lead_of_the_fast_recipe_shrinks_with_the_length_of_the_run(study):
 
 def test_muon_keeps_the_lead(study):
     """fig-recipes:
-    'keeps it', 'the last ten of its', '20 epochs with Muon replace 100 plain ones', 'One seed, the same for all three
-    runs', 'with Muon it lasts'
+    'keeps it', 'the last ten of its', '20 epochs with Muon replace 100 plain ones', 'All three runs are of one seed',
+    'with Muon it lasts, for the seed we followed'
     """
     muon, fast, plain = (run_of(study, arm, 42) for arm in ("muon, 20 epochs", "fast, 20 epochs", "plain"))
     assert muon == curves(study, "muon, 20 epochs")[0] and fast == curves(study, "fast, 20 epochs")[0]
@@ -96,6 +96,17 @@ def test_muon_keeps_the_lead(study):
     assert first_epoch(plain, muon[-1]) > 90
     assert muon[-1] < mean(plain[-10:])
     assert "`muon` reaches in 20 epochs what `plain` reaches in 100" in training_text()
+
+
+def test_seeds_differ_by_more_than_the_recipes(study):
+    """fig-recipes: 'seeds differ by more than these two recipes do'; and TRAINING.md, on the search over 20 epochs"""
+    assert [run["seed"] for run in study if run["arm"] == "muon, 20 epochs"] == list(SEEDS)
+    muon = [run_of(study, "muon, 20 epochs", seed)[-1] for seed in SEEDS]
+    spread = max(muon) - min(muon)
+    assert spread > 10 * abs(muon[0] - mean(run_of(study, "plain", 42)[-10:]))
+    assert f"Two more seeds of the first row end at {muon[1]:.5f} and {muon[2]:.5f}" in training_text()
+    tried = [run_of(study, arm, 42)[-1] for arm in MUON_SEARCH]
+    assert max(tried) - min(tried) < spread / 2
 
 
 def test_plain_seeds_agree_well_enough_for_one_to_stand_for_them(study):
