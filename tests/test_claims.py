@@ -88,7 +88,7 @@ def test_the_lead_of_the_fast_recipe_shrinks_with_the_length_of_the_run(study):
 def test_muon_keeps_the_lead(study):
     """fig-recipes:
     'keeps it', 'the last ten of its', '20 epochs with Muon replace 100 plain ones', 'All three runs are of one seed',
-    'with Muon it lasts, for the seed we followed'
+    'with Muon it lasts (one seed)'
     """
     muon, fast, plain = (run_of(study, arm, 42) for arm in ("muon, 20 epochs", "fast, 20 epochs", "plain"))
     assert muon == curves(study, "muon, 20 epochs")[0] and fast == curves(study, "fast, 20 epochs")[0]
