@@ -5,6 +5,7 @@ several devices, several machines, or bf16. Every random draw is a function of (
 run, and a run on two processes, see the very numbers an uninterrupted run on one would.
 """
 
+import copy
 import ctypes
 import math
 import os
@@ -15,13 +16,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import cast
 
 import torch
 from lightning_fabric import Fabric
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cvae_support.checkpoints import (
     CheckpointError,
@@ -80,7 +79,7 @@ def test_loss(model: VAE, data: Dataset, fabric: Fabric) -> dict[str, float]:
     return {"test_recon": recon_loss, "test_kl": kl}
 
 
-def pack_state(model: VAE, average: AveragedModel | None, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def pack_state(model: VAE, average: VAE | None, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Everything a run needs to go on, as flat tensors (so that no pickle is needed)."""
     tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
     if average is not None:
@@ -90,9 +89,7 @@ def pack_state(model: VAE, average: AveragedModel | None, optimizer: torch.optim
     return tensors
 
 
-def unpack_state(
-    tensors: dict[str, Tensor], model: VAE, average: AveragedModel | None, optimizer: torch.optim.Optimizer
-) -> None:
+def unpack_state(tensors: dict[str, Tensor], model: VAE, average: VAE | None, optimizer: torch.optim.Optimizer) -> None:
     """Put what pack_state packed back where it was."""
 
     def part(prefix: str) -> dict[str, Tensor]:
@@ -166,7 +163,7 @@ def device_name(device: torch.device) -> str:
     return f"{device.type}, {torch.get_num_threads()} thread(s)"
 
 
-def make_model(config: Config, fabric: Fabric) -> tuple[VAE, AveragedModel | None, torch.optim.Optimizer]:
+def make_model(config: Config, fabric: Fabric) -> tuple[VAE, VAE | None, torch.optim.Optimizer]:
     """The model at its start, on the device; the running average of its weights, if any; and the optimizer."""
     with torch.random.fork_rng(devices=[]):  # the seed decides the start, and nothing outside changes
         torch.manual_seed(config.seed)
@@ -175,9 +172,7 @@ def make_model(config: Config, fabric: Fabric) -> tuple[VAE, AveragedModel | Non
     net = net.to(fabric.device, memory_format=torch.channels_last)
     optimizer_class = Muon if config.optimizer == "Muon" else torch.optim.Adam
     optimizer = optimizer_class(net.parameters(), lr=config.learning_rate, fused=fabric.device.type in ("cpu", "cuda"))
-    average = None
-    if config.ema_decay:
-        average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+    average = copy.deepcopy(net).requires_grad_(False) if config.ema_decay else None
     return net, average, optimizer
 
 
@@ -280,7 +275,7 @@ def run_epochs(
     folder: Path,
     fabric: Fabric,
     net: VAE,
-    average: AveragedModel | None,
+    average: VAE | None,
     optimizer: torch.optim.Optimizer,
     history: list[dict[str, float]],
 ) -> None:
@@ -288,7 +283,7 @@ def run_epochs(
     last = folder / "last.json"
     model, optimizer = fabric.setup(net, optimizer)
     data = data.to(fabric.device)
-    best = cast(VAE, average.module) if average is not None else net  # the weights that are tested and kept
+    best = average if average is not None else net  # the weights that are tested and kept
     interrupted = None
     with progress_bar(fabric) as progress:
         try:
@@ -334,7 +329,7 @@ def train_epoch(
     fabric: Fabric,
     model,
     optimizer,
-    average: AveragedModel | None,
+    average: VAE | None,
     progress: Progress,
 ) -> Tensor:
     """One pass over the training set in random order; returns (steps, 2), recon and kl of every step."""
@@ -359,8 +354,9 @@ def train_epoch(
         fabric.backward(recon_loss + config.kl_weight * kl)
         optimizer.step()
         optimizer.zero_grad()
-        if average is not None:
-            average.update_parameters(model.module)
+        if average is not None:  # torch's AveragedModel gives the same, but makes a GPU wait at every step
+            new = 1 - config.ema_decay if (epoch, step) != (1, 0) else 1.0  # it begins with the first step's weights
+            torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in model.parameters()], new)
         losses[step] = torch.stack([recon_loss.detach(), kl.detach()])  # kept on the device: no waiting in the loop
         done = (step + 1) * config.batch_size
         progress.update(task, advance=1, speed=f"{done / (time.perf_counter() - start):.0f} images/s")

@@ -9,9 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cvae_support import training
 from cvae_support.checkpoints import CheckpointError, best_device, load_checkpoint, load_model
@@ -52,6 +55,54 @@ def test_a_resumed_run_gives_the_numbers_of_an_uninterrupted_one(
     assert losses(resumed) == losses(whole)
     first, second = (load_model(tmp_path / name / "final.json")[0].state_dict() for name in ("whole", "stopped"))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_running_average_is_torchs_own(few, config):
+    """To the last digit; ours takes torch's steps without reading a number back from the device."""
+    wanted = config("adaln", recipe="fast", ema_decay=0.9)
+    fabric = training.make_fabric()
+    net, average, optimizer = training.make_model(wanted, fabric)
+    theirs = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    model, optimizer = fabric.setup(net, optimizer)
+    optimizer.register_step_post_hook(lambda *_: theirs.update_parameters(net))
+    for epoch in (1, 2):
+        training.train_epoch(wanted, few, epoch, fabric, model, optimizer, average, training.progress_bar(fabric))
+    for ours, other in zip(average.parameters(), theirs.module.parameters(), strict=True):
+        assert torch.equal(ours, other)
+
+
+class Copies(TorchDispatchMode):
+    """Counts the copies from the CPU to another device that it waits for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        if function is torch.ops.aten._to_copy.default and args[0].device != made.device:
+            self.count += not (kwargs or {}).get("non_blocking")
+        return made
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+@pytest.mark.parametrize("model", ["spatial", "adaln"])
+def test_nothing_waits_for_the_device_within_an_epoch(few, config, model, recipe):
+    """On tensors without contents: reading one, as waiting for a GPU does, is an error; copies there are counted."""
+    fabric = SimpleNamespace(
+        device=torch.device("meta"), global_rank=0, world_size=1, is_global_zero=False,
+        backward=lambda loss: loss.backward(), all_reduce=lambda losses, reduce_op: losses,
+    )  # fmt: skip
+    waits = []
+    for images in (64, 160):
+        wanted = config(model, recipe=recipe)
+        net, average, optimizer = training.make_model(wanted, fabric)
+        data = few.first(images, 1).to("meta")
+        with Copies() as copies:
+            losses = training.train_epoch(
+                wanted, data, 1, fabric, net, optimizer, average, training.progress_bar(fabric)
+            )
+        assert losses.shape == (images // wanted.batch_size, 2) and losses.is_meta
+        waits.append(copies.count)
+    assert waits[0] == waits[1] <= 1  # the order of the images, once
 
 
 @pytest.mark.parametrize(
