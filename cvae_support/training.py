@@ -38,6 +38,7 @@ from cvae_support.muon import Muon
 
 WARM_UP = 0.1  # share of a "one-cycle" run in which the rate climbs to its peak
 TEST_BATCH = 500
+PRECISIONS = ("32-true", "bf16-mixed")  # others would need a gradient scaler, or weights and average rounded alike
 
 
 class TrainingError(RuntimeError):
@@ -135,10 +136,21 @@ def check_start(config: Config, data: Dataset, world_size: int) -> None:
         raise TrainingError(f"batch_size {config.batch_size} is more than the {len(data.train_images)} training images")
 
 
+def precision_of(fabric: Fabric) -> str:
+    """What Fabric computes in, by its own name: "32-true" or "bf16-mixed"."""
+    return fabric.strategy.precision.precision
+
+
 def make_fabric() -> Fabric:
-    """One device, bf16 arithmetic where a cuda device has it; or whatever `fabric run` was told."""
+    """One device, bf16 arithmetic where a cuda device has it; or whatever `fabric run` was told.
+
+    Raises TrainingError if that is a precision which the loop cannot train in.
+    """
     if os.environ.get("LT_CLI_USED"):
-        return Fabric()
+        fabric = Fabric()
+        if precision_of(fabric) not in PRECISIONS:
+            raise TrainingError(f"--precision must be {' or '.join(PRECISIONS)}, got {precision_of(fabric)}")
+        return fabric
     bf16 = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
     return Fabric(accelerator=best_device(), devices=1, precision="bf16-mixed" if bf16 else "32-true")
 
@@ -156,11 +168,12 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(mmap_threshold, 32 << 20) and mallopt(trim_threshold, 2**31 - 1))
 
 
-def device_name(device: torch.device) -> str:
-    """For the record: what a run was made on."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} thread(s)"
+def made_on(fabric: Fabric) -> str:
+    """For the record: the device a run was made on, and its precision where that is not float32."""
+    device, precision = fabric.device, precision_of(fabric)
+    threads = f"{device.type}, {torch.get_num_threads()} thread(s)"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else threads
+    return name if precision == "32-true" else f"{name}, {precision}"
 
 
 def make_model(config: Config, fabric: Fabric) -> tuple[VAE, VAE | None, torch.optim.Optimizer]:
@@ -168,7 +181,7 @@ def make_model(config: Config, fabric: Fabric) -> tuple[VAE, VAE | None, torch.o
     with torch.random.fork_rng(devices=[]):  # the seed decides the start, and nothing outside changes
         torch.manual_seed(config.seed)
         net = VAE(config)
-    # Channels last is the faster layout for these convolutions, on CPUs and GPUs alike.
+    # Channels last is the faster layout for these convolutions on a CPU; on a GPU it has not been tried.
     net = net.to(fabric.device, memory_format=torch.channels_last)
     optimizer_class = Muon if config.optimizer == "Muon" else torch.optim.Adam
     optimizer = optimizer_class(net.parameters(), lr=config.learning_rate, fused=fabric.device.type in ("cpu", "cuda"))
@@ -223,12 +236,12 @@ def check_finite(losses: Tensor, epoch: int, last: Path) -> None:
         )
 
 
-def save(path: Path, tensors: dict[str, Tensor], config: Config, data: Dataset, history: list) -> None:
+def save(path: Path, tensors: dict[str, Tensor], config: Config, data: Dataset, history: list, fabric: Fabric) -> None:
     """Write a checkpoint of the run. Raises TrainingError, with the older checkpoint untouched."""
     try:
         save_checkpoint(
             path, tensors, config,
-            data=data.checksum, classes=data.classes, history=history, made_on=device_name(data.train_images.device),
+            data=data.checksum, classes=data.classes, history=history, made_on=made_on(fabric),
         )  # fmt: skip
     except OSError as error:
         raise TrainingError(
@@ -297,7 +310,7 @@ def run_epochs(
                 row |= {"seconds": seconds, "images_per_second": len(losses) * config.batch_size / seconds}
                 history.append(row)
                 if fabric.is_global_zero:
-                    save(last, pack_state(net, average, optimizer), config, data, history)
+                    save(last, pack_state(net, average, optimizer), config, data, history, fabric)
                     progress.console.print(
                         f"epoch {epoch}/{config.epochs}: train recon {recon:.5f} kl {kl:.4f}, "
                         f"test recon {row['test_recon']:.5f} kl {row['test_kl']:.4f}, "
@@ -309,7 +322,7 @@ def run_epochs(
         print(f"Stopped; {last_good(last)}. Go on with --resume.")
         raise interrupted
     if fabric.is_global_zero:
-        save(folder / "final.json", best.state_dict(), config, data, history)
+        save(folder / "final.json", best.state_dict(), config, data, history, fabric)
     fabric.barrier()
 
 
@@ -347,7 +360,7 @@ def train_epoch(
         index = order[step * config.batch_size : (step + 1) * config.batch_size][share]
         # All the batch's noise is drawn everywhere and shared out, so that the number of processes changes nothing.
         latent = (config.batch_size, 1, config.latent_size, config.latent_size)
-        eps = torch.randn(latent, generator=generator, pin_memory=pinned)[share].to(fabric.device, non_blocking=True)
+        eps = torch.randn(latent, generator=generator, pin_memory=pinned).to(fabric.device, non_blocking=True)[share]
         x = to_float(data.train_images[index])
         recon, mu, log_var, _ = model(x, data.train_labels[index], eps)
         recon_loss, kl = vae_loss(recon, x, mu, log_var)
@@ -357,6 +370,8 @@ def train_epoch(
         if average is not None:  # torch's AveragedModel gives the same, but makes a GPU wait at every step
             new = 1 - config.ema_decay if (epoch, step) != (1, 0) else 1.0  # it begins with the first step's weights
             torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in model.parameters()], new)
+            for kept, latest in zip(average.buffers(), model.buffers(), strict=True):  # a peer's batch norms
+                kept.copy_(latest)
         losses[step] = torch.stack([recon_loss.detach(), kl.detach()])  # kept on the device: no waiting in the loop
         done = (step + 1) * config.batch_size
         progress.update(task, advance=1, speed=f"{done / (time.perf_counter() - start):.0f} images/s")

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -57,9 +58,10 @@ def test_a_resumed_run_gives_the_numbers_of_an_uninterrupted_one(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_the_running_average_is_torchs_own(few, config):
-    """To the last digit; ours takes torch's steps without reading a number back from the device."""
-    wanted = config("adaln", recipe="fast", ema_decay=0.9)
+@pytest.mark.parametrize("model", ["adaln", "label-channel"])
+def test_the_running_average_is_torchs_own(few, config, model):
+    """To the last digit, batch norms' statistics too; but ours reads no number back from the device."""
+    wanted = config(model, recipe="fast", ema_decay=0.9, width=0.25)
     fabric = training.make_fabric()
     net, average, optimizer = training.make_model(wanted, fabric)
     theirs = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.9))
@@ -67,8 +69,8 @@ def test_the_running_average_is_torchs_own(few, config):
     optimizer.register_step_post_hook(lambda *_: theirs.update_parameters(net))
     for epoch in (1, 2):
         training.train_epoch(wanted, few, epoch, fabric, model, optimizer, average, training.progress_bar(fabric))
-    for ours, other in zip(average.parameters(), theirs.module.parameters(), strict=True):
-        assert torch.equal(ours, other)
+    ours, others = average.state_dict(), theirs.module.state_dict()
+    assert list(ours) == list(others) and all(torch.equal(ours[name], others[name]) for name in ours)
 
 
 class Copies(TorchDispatchMode):
@@ -103,6 +105,18 @@ def test_nothing_waits_for_the_device_within_an_epoch(few, config, model, recipe
         assert losses.shape == (images // wanted.batch_size, 2) and losses.is_meta
         waits.append(copies.count)
     assert waits[0] == waits[1] <= 1  # the order of the images, once
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "64-true"])
+def test_a_precision_that_the_loop_cannot_train_in_is_refused(monkeypatch, precision):
+    monkeypatch.setenv("LT_CLI_USED", "1")
+    told = Fabric(accelerator="cpu", precision=precision)
+    monkeypatch.setattr(training, "Fabric", lambda: told)
+    if precision in training.PRECISIONS:
+        assert training.made_on(training.make_fabric()).endswith({"32-true": "thread(s)"}.get(precision, precision))
+    else:
+        with pytest.raises(TrainingError, match=f"must be 32-true or bf16-mixed, got {precision}"):
+            training.make_fabric()
 
 
 @pytest.mark.parametrize(
