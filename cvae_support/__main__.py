@@ -18,10 +18,10 @@ EXAMPLES = """examples:
   python -m cvae_support train --epochs 1 --width 0.25 --images 5120            # a minute's try
   python -m cvae_support train --data digits.npz --batch-size 64
   fabric run --accelerator=cuda --devices=2 --precision=bf16-mixed cvae_support/__main__.py train --model adaln
-  python -m cvae_support evaluate adaln-w0.25-kl0.01-fast --seeds 1 --out measures.json
+  python -m cvae_support evaluate adaln-w0.25-kl0.01-muon --seeds 1 --out measures.json
   python -m cvae_support study --report                                         # the page's experiments so far
   python -m cvae_support info
-  python -m cvae_support sample adaln-w0.25-kl0.01-fast --class Sandal --count 8 --out sandals.png
+  python -m cvae_support sample adaln-w0.25-kl0.01-muon --class Sandal --count 8 --out sandals.png
   python -m cvae_support export --out onnx
 """
 
@@ -108,12 +108,12 @@ def run_study(arguments: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from cvae_support.study import CONDITIONING, SHIPPED, measured, study
+    from cvae_support.study import MEASURED, measured, study
     from cvae_support.tables import OF_ARMS, OF_LATENTS, OF_SAMPLES, results_table
 
     console = Console()
     console.print(study(load_fashion_mnist(), train=not arguments.report))
-    arms = {arm: runs for arm in SHIPPED | CONDITIONING if (runs := measured(arm))}
+    arms = {arm: runs for arm in MEASURED if (runs := measured(arm))}
     for columns in (OF_SAMPLES, OF_ARMS, OF_LATENTS):
         console.print(Markdown(results_table(arms, columns, compared=arms)))
 

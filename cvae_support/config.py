@@ -86,7 +86,7 @@ class Config:
 
     @property
     def name(self) -> str:
-        """For files and messages: spatial-w0.25-kl0.01-fast."""
+        """For files and messages: spatial-w0.25-kl0.01-muon."""
         return f"{self.model}-w{self.width:g}-kl{self.kl_weight:g}-{self.recipe}"
 
     @property

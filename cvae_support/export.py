@@ -38,7 +38,7 @@ SMALL = 64  # arrays with fewer numbers stay in float32: shapes and scalars, and
 
 def shipped(kind: str) -> tuple[VAE, dict[str, Any]]:
     """The shipped model of a kind, "spatial" or "adaln", and its record."""
-    return load_model(SHIPPED_FOLDER / f"{Config(kind, width=0.25, recipe='fast').name}.json")
+    return load_model(SHIPPED_FOLDER / f"{Config(kind, width=0.25, recipe='muon').name}.json")
 
 
 def to_onnx(module: nn.Module, inputs: dict[str, Tensor], output: str) -> "onnx.ModelProto":

@@ -32,6 +32,7 @@ RESULTS_FOLDER = Path(__file__).parent / "results"
 SEEDS = (42, 43, 44)
 
 FAST = Config("spatial", width=0.25, recipe="fast")
+MUON = Config("spatial", width=0.25, recipe="muon")
 # One epoch of the fast recipe. The run is short, so the average is short as well.
 ONE_EPOCH = replace(FAST, epochs=1, ema_decay=0.995)
 ADALN = replace(ONE_EPOCH, model="adaln")
@@ -44,9 +45,8 @@ SEARCH = {
     },
 }
 # The same for Muon, over its own length.
-MUON = Config("spatial", width=0.25, recipe="muon")
 MUON_SEARCH = {
-    "muon, 20 epochs": MUON,
+    "spatial, 20 epochs": MUON,
     "muon, 20 epochs, rate 0.01": replace(MUON, learning_rate=0.01),
     "muon, 20 epochs, batch 16": replace(MUON, batch_size=16, learning_rate=0.01, ema_decay=0.999),
 }
@@ -66,16 +66,18 @@ CONDITIONING = {
     "adaLN, random start": replace(ADALN, zero_init=False),
     **{f"spatial, weight {weight:g}": replace(ONE_EPOCH, kl_weight=weight) for weight in (0.0005, 0.002, 0.05)},
 }
-# The models that ship: four epochs, every seed.
+# The models that ship.
 SHIPPED = {
-    "spatial, 4 epochs": FAST,
-    "adaLN, 4 epochs": replace(FAST, model="adaln"),
-    "unconditional, 4 epochs": replace(FAST, model="unconditional"),
-    "unconditional, weight 0.0005, 4 epochs": replace(FAST, model="unconditional", kl_weight=0.0005),
+    "spatial, 20 epochs": MUON,
+    "adaLN, 20 epochs": replace(MUON, model="adaln"),
+    "unconditional, 20 epochs": replace(MUON, model="unconditional"),
+    "unconditional, weight 0.0005, 20 epochs": replace(MUON, model="unconditional", kl_weight=0.0005),
 }
+# Between one epoch and twenty: every seed of the fast recipe.
+FOUR_EPOCHS = {"spatial, 4 epochs": FAST, "adaLN, 4 epochs": replace(FAST, model="adaln")}
+MEASURED = SHIPPED | FOUR_EPOCHS | CONDITIONING
 ARMS = {
-    **SHIPPED,
-    **CONDITIONING,
+    **MEASURED,
     **SEARCH,
     "constant rate": replace(ONE_EPOCH, schedule="constant"),
     "no average": replace(ONE_EPOCH, ema_decay=0.0),
@@ -183,14 +185,14 @@ def final_checkpoint(config: Config, data: Dataset) -> Path | None:
 def measure(data: Dataset) -> None:
     """Evaluate every finished run that has not been yet. A model that ships is sampled three times over."""
     judge, second = load_judge("judge"), load_judge("second")
-    shipped = SHIPPED_FOLDER / f"{FAST.name}.json"  # of whichever seed was chosen
+    shipped = SHIPPED_FOLDER / f"{MUON.name}.json"  # of whichever seed was chosen
     made_with = {"judges": judge_hashes(), "reconstructions_of": load_record(shipped)["fingerprint"]}
     if dict(read("floors")).get("made_with") != made_with:
         rows = floors(data, judge, second)
         rows |= {"reconstructions": reconstructions(load_model(shipped)[0], data, judge, second)}
         text = json.dumps(rows | {"made_with": made_with}, indent=1)
         write_atomically(RESULTS_FOLDER / "floors.json", f"{text}\n".encode())
-    for arm, config in runs(SHIPPED | CONDITIONING):
+    for arm, config in runs(MEASURED):
         path = final_checkpoint(config, data)
         # A model that ships is sampled more often, also where another machine has measured it as one that did not.
         sampling_seeds = (0, 1, 2) if path and path.parent == SHIPPED_FOLDER else (0,)
@@ -229,7 +231,7 @@ def is_known(arm: str, config: Config) -> bool:
         (run["arm"], run["fingerprint"], len(run["history"])) == (arm, config.fingerprint, config.epochs)
         for run in read("study")
     )
-    return trained and (arm not in SHIPPED | CONDITIONING or bool(known_measures(arm, config)))
+    return trained and (arm not in MEASURED or bool(known_measures(arm, config)))
 
 
 def study(data: Dataset, train: bool = True) -> Table:

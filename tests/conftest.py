@@ -1,6 +1,7 @@
 """What the tests share: the real data, and a configuration small enough to train in seconds."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from cvae_support.config import Config
 from cvae_support.data import load_fashion_mnist
 
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # runs are compared to the last digit, which only a CPU promises
 TINY = dict(width=0.125, epochs=2, batch_size=32)
 
 

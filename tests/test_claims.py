@@ -32,7 +32,7 @@ from cvae_support.study import (
     read,
     with_spread,
 )
-from cvae_support.study import ends as reached
+from cvae_support.tables import OF_SAMPLES
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,8 +49,8 @@ def study():
     return read("study")
 
 
-SPATIAL, ADALN = "spatial-w0.25-kl0.01-fast", "adaln-w0.25-kl0.01-fast"
-CLEAR, SHARP = "unconditional-w0.25-kl0.01-fast", "unconditional-w0.25-kl0.0005-fast"
+SPATIAL, ADALN = "spatial-w0.25-kl0.01-muon", "adaln-w0.25-kl0.01-muon"
+CLEAR, SHARP = "unconditional-w0.25-kl0.01-muon", "unconditional-w0.25-kl0.0005-muon"
 
 
 def first_epoch(curve, loss):
@@ -90,8 +90,8 @@ def test_muon_keeps_the_lead(study):
     'keeps it', 'the last ten of its', '20 epochs with Muon replace 100 plain ones', 'All three runs are of one seed',
     'with Muon it lasts (one seed)'
     """
-    muon, fast, plain = (run_of(study, arm, 42) for arm in ("muon, 20 epochs", "fast, 20 epochs", "plain"))
-    assert muon == curves(study, "muon, 20 epochs")[0] and fast == curves(study, "fast, 20 epochs")[0]
+    muon, fast, plain = (run_of(study, arm, 42) for arm in ("spatial, 20 epochs", "fast, 20 epochs", "plain"))
+    assert muon == curves(study, "spatial, 20 epochs")[0] and fast == curves(study, "fast, 20 epochs")[0]
     assert len(muon) == len(fast) == 20
     assert first_epoch(plain, muon[-1]) > 90
     assert muon[-1] < mean(plain[-10:])
@@ -100,8 +100,8 @@ def test_muon_keeps_the_lead(study):
 
 def test_seeds_differ_by_more_than_the_recipes(study):
     """fig-recipes: 'seeds differ by more than these two recipes do'; and TRAINING.md, on the search over 20 epochs"""
-    assert [run["seed"] for run in study if run["arm"] == "muon, 20 epochs"] == list(SEEDS)
-    muon = [run_of(study, "muon, 20 epochs", seed)[-1] for seed in SEEDS]
+    assert [run["seed"] for run in study if run["arm"] == "spatial, 20 epochs"] == list(SEEDS)
+    muon = [run_of(study, "spatial, 20 epochs", seed)[-1] for seed in SEEDS]
     spread = max(muon) - min(muon)
     assert spread > 10 * abs(muon[0] - mean(run_of(study, "plain", 42)[-10:]))
     assert f"Two more seeds of the first row end at {muon[1]:.5f} and {muon[2]:.5f}" in training_text()
@@ -176,27 +176,28 @@ def test_the_small_weight_buys_sharpness_with_nats(ends):
     assert ends[SHARP][0]["test_kl"] > 2 * ends[CLEAR][0]["test_kl"]
 
 
-def test_neither_model_is_ahead_on_both_sides(ends):
-    """fig-curves-both: 'it comes closer to the image, and pays for it in nats'"""
+def test_adaln_is_ahead_on_both_sides(ends):
+    """fig-curves-both: 'it comes closer to the image and needs fewer nats', and so tbl-results"""
     assert ends[ADALN][0]["test_recon"] < ends[SPATIAL][0]["test_recon"]
-    assert ends[ADALN][0]["test_kl"] > ends[SPATIAL][0]["test_kl"]
+    assert ends[ADALN][0]["test_kl"] < ends[SPATIAL][0]["test_kl"]
 
 
-def test_adaln_ends_lower_by_less_than_the_spatial_seeds_differ(study):
-    """fig-curves-both: 'adaLN is lower at every one of the three', 'by less than the spatial seeds differ'"""
+def test_adaln_ends_below_every_spatial_seed_and_takes_training_for_it(study):
+    """fig-curves-both:
+    'every adaLN run ends below every spatial one', 'three seeds each', 'smaller than the spread of the spatial seeds'
+    """
+    spatial, adaln = (at_epoch(study, f"{model}, 20 epochs", 20) for model in ("spatial", "adaLN"))
+    assert len(spatial) == 3 and len(adaln) >= 2 and max(adaln) < min(spatial)
     spatial, adaln = (at_epoch(study, f"{model}, 4 epochs") for model in ("spatial", "adaLN"))
-    seeds = [[run["seed"] for run in study if run["arm"] == f"{model}, 4 epochs"] for model in ("spatial", "adaLN")]
-    by_seed = [dict(zip(order, losses, strict=True)) for order, losses in zip(seeds, (spatial, adaln), strict=True)]
-    assert all(set(losses) == set(SEEDS) for losses in by_seed)
-    assert all(by_seed[1][seed] < by_seed[0][seed] for seed in SEEDS)
-    assert mean(spatial) - mean(adaln) < stdev(spatial)
+    assert len(spatial) == len(adaln) == len(SEEDS) == 3
+    assert 0 < mean(spatial) - mean(adaln) < stdev(spatial)
 
 
-def test_reconstruction_falls_while_the_kl_hardly_moves(study):
-    """fig-curves-spatial: 'Reconstruction falls in every epoch, while the mean KL hardly moves after the first'"""
-    (run,) = (run for run in study if run["arm"] == "spatial, 4 epochs" and run["seed"] == 44)
+def test_reconstruction_falls_and_the_kl_ends_lower(study):
+    """fig-curves-spatial: 'Reconstruction falls in every epoch, and the mean KL ends below where it began'"""
+    (run,) = (run for run in study if run["arm"] == "spatial, 20 epochs" and run["seed"] == 43)
     recon, kl = ([row[term] for row in run["history"]] for term in ("test_recon", "test_kl"))
-    assert recon == sorted(recon, reverse=True) and max(kl) < 1.05 * min(kl)
+    assert recon == sorted(recon, reverse=True) and kl[-1] < 0.95 * kl[0]
 
 
 def test_adaln_has_about_a_fifth_more_parameters(ends):
@@ -223,7 +224,7 @@ def test_the_recipes_are_as_the_texts_say():
     assert f"| none | decay {fast['ema_decay']} | decay {muon['ema_decay']} |" in text
     assert [Config(recipe=recipe).optimizer for recipe in RECIPES] == ["Adam", "Adam", "Muon"]
     assert "| optimizer | Adam | Adam | Muon |" in text
-    assert f"a *fast* recipe of {fast['epochs']} epochs" in page and f"takes {muon['epochs']}." in page
+    assert f"a *fast* recipe of {fast['epochs']} epochs" in page and f"takes {muon['epochs']};" in page
 
 
 MEASURED = [
@@ -237,8 +238,8 @@ MEASURED = [
 def generated():
     """The measures of the four models that ship, means over their seeds, by the names the text gives them."""
     arms = {
-        "spatial": "spatial, 4 epochs", "adaln": "adaLN, 4 epochs",
-        "aware": "unconditional, 4 epochs", "sharp": "unconditional, weight 0.0005, 4 epochs",
+        "spatial": "spatial, 20 epochs", "adaln": "adaLN, 20 epochs",
+        "aware": "unconditional, 20 epochs", "sharp": "unconditional, weight 0.0005, 20 epochs",
     }  # fmt: skip
     known = {
         name: [{k: v for k, v in run.items() if v is not None} for run in measured(arm)] for name, arm in arms.items()
@@ -259,18 +260,18 @@ def test_the_judges_are_as_good_as_the_text_says():
     assert [round(share, 2) for share in right] == [0.94, 0.92] and right[0] >= 0.93
 
 
-def test_three_seeds_make_neither_model_the_better_one(generated):
+def test_adaln_is_ahead_in_every_column(generated):
     """tbl-generation:
-    'The second judge says nearly the same', 'ahead by about one point with the first judge and by half a point
-    with the second, and behind by less than one in the accuracy score'
+    'The second judge says nearly the same', 'adaLN is ahead in every column', 'each of its runs is ahead of each
+    spatial one'; and the summary's 'a little ahead of the spatial map throughout'
     """
-    spatial, adaln = generated["spatial"], generated["adaln"]
-    for model in (spatial, adaln):
+    for model in (generated["spatial"], generated["adaln"]):
         assert abs(model["conditional_accuracy"] - model["conditional_accuracy_second"]) < 0.02
-    ahead = {measure: 100 * (adaln[measure] - spatial[measure]) for measure in MEASURED[:3]}
-    assert 0.75 < ahead["conditional_accuracy"] < 1.5 and 0.25 < ahead["conditional_accuracy_second"] < 0.75
-    assert -1 < ahead["classification_accuracy_score"] < 0
-    assert all(len(measured(f"{model}, 4 epochs")) == len(SEEDS) for model in ("spatial", "adaLN"))
+    spatial, adaln = (measured(f"{model}, 20 epochs") for model in ("spatial", "adaLN"))
+    assert len(spatial) == len(adaln) == 2
+    for measure in OF_SAMPLES:
+        sign = 1 if MEASURES[measure][1] == "higher" else -1
+        assert min(sign * run[measure] for run in adaln) > max(sign * run[measure] for run in spatial)
 
 
 def test_coats_are_the_class_that_is_missed(generated, yardsticks):
@@ -280,7 +281,7 @@ def test_coats_are_the_class_that_is_missed(generated, yardsticks):
     for model in (generated["spatial"], generated["adaln"]):
         of_class = model["conditional_accuracy_per_class"]
         assert of_class[1] > 0.98 and of_class[9] > 0.98 and sorted(of_class)[:2] == [of_class[4], of_class[6]]
-        assert of_class[4] < 0.3
+        assert of_class[4] < 0.4
     of_class = yardsticks["reconstructions"]["conditional_accuracy_per_class"]
     assert min(of_class) == of_class[4] < 0.5
 
@@ -294,38 +295,26 @@ def test_missed_coats_pass_for_pullovers(ends):
         assert seen[2] > (len(coats) - seen[4]) / 2
 
 
-def test_the_models_rates_are_alike_and_adalns_distortion_is_a_little_lower(study):
-    """tbl-results: 'Over all seeds the rates are alike', and the distortions nearer than spatial seeds to each other"""
-    spatial, adaln = (list(zip(*reached(study, f"{model}, 4 epochs"), strict=True)) for model in ("spatial", "adaLN"))
-    assert len(spatial[0]) == len(adaln[0]) == len(SEEDS) and abs(mean(spatial[0]) - mean(adaln[0])) < 0.3
-    assert 0 < mean(spatial[1]) - mean(adaln[1]) < stdev(spatial[1])
-
-
 def test_class_aware_sampling_wins_where_variety_counts(generated):
-    """tbl-generation: 'In accuracy score and coverage, the workaround beats both conditional models'"""
+    """tbl-generation: 'In the accuracy score, the workaround beats both', 'in coverage it is level with adaLN'"""
     aware = generated["aware"]
     for model in (generated["spatial"], generated["adaln"]):
         assert aware["conditional_accuracy"] < model["conditional_accuracy"]
-        for measure in ("classification_accuracy_score", "coverage"):
-            assert aware[measure] > model[measure] + 0.03
+        assert aware["classification_accuracy_score"] > model["classification_accuracy_score"] + 0.02
+    seeds = [run["coverage"] for run in measured("adaLN, 20 epochs")]
+    assert min(seeds) < aware["coverage"] < max(seeds) and aware["coverage"] > generated["spatial"]["coverage"]
 
 
 def test_the_sharp_model_leads_with_class_aware_codes(generated):
     """tbl-generation:
-    'hopeless when sampled from the prior', 'it leads in every column, in precision by next to nothing'
+    'hopeless when sampled from the prior', 'it leads in accuracy score, and by far in Fréchet distance and coverage'
     """
     sharp, others = generated["sharp"], [generated[name] for name in ("spatial", "adaln", "aware")]
     assert sharp["prior_frechet_distance"] > 3 * max(other["frechet_distance"] for other in others)
     for other in others:
-        assert sharp["frechet_distance"] < other["frechet_distance"]
-        for measure in (
-            "conditional_accuracy",
-            "conditional_accuracy_second",
-            "classification_accuracy_score",
-            "coverage",
-        ):
-            assert sharp[measure] > other[measure]
-    assert 0 < sharp["precision"] - max(other["precision"] for other in others) < 0.005
+        assert sharp["frechet_distance"] < 0.8 * other["frechet_distance"]
+        assert sharp["classification_accuracy_score"] > other["classification_accuracy_score"] + 0.01
+        assert sharp["coverage"] > other["coverage"] + 0.05
 
 
 def test_every_arm_has_three_seeds():
@@ -335,21 +324,19 @@ def test_every_arm_has_three_seeds():
         assert all(run["sampling_seeds"] == [0] for run in read("measures") if run["arm"] == arm)
 
 
-def test_active_units_flatter_at_the_usual_threshold():
+def test_the_latents_that_are_switched_off_lie_at_the_edge():
     """tbl-latents:
-    'Nearly all count as active, in every model', 'At 0.0005 every latent carries more than one nat', 'at the
-    edge of the 7 by 7 map', 'it is several nats more'
+    'nearly all at the edge of the 7 by 7 map', 'At 0.0005 every latent carries more than one nat', 'it is wider'
     """
     for arm in SHIPPED:
         for run in measured(arm):
             nats = torch.tensor(run["kl_per_dimension"]).view(7, 7)
-            assert run["active_units"] >= 46
-            assert run["class_aggregate_gap"] > run["aggregate_gap"] + 2.5
+            assert run["class_aggregate_gap"] > run["aggregate_gap"] + 1
             if "0.0005" in arm:
-                assert nats.min() > 1
-            elif arm != "unconditional, 4 epochs":
+                assert nats.min() > 1 and run["active_units"] == 49
+            elif not arm.startswith("unconditional"):
                 faint = nats < 0.1
-                assert faint.any() and not faint[1:-1, 1:-1].any()
+                assert faint.sum() >= 9 and faint[1:-1, 1:-1].sum() <= 2
 
 
 def test_nothing_is_copied_from_the_training_images(generated):
@@ -361,21 +348,25 @@ def test_the_label_decides_after_a_swap(generated):
     """tbl-generation: 'nearly as often as in samples', and a solution's 'The error grows several times over'"""
     for model in (generated["spatial"], generated["adaln"]):
         assert abs(model["label_swap_accuracy"] - model["conditional_accuracy"]) < 0.06
-        assert 8 < model["wrong_label_mse"] / model["test_recon"] < 12
+        assert 8 < model["wrong_label_mse"] / model["test_recon"] < 15
+
+
+PARTLY, HARDLY = ("ink", "brightness"), ("height", "width")
 
 
 def test_part_of_the_style_is_shared(generated):
-    """tbl-generation: 'Brightness and ink are shared, height and width hardly'"""
+    """tbl-generation: 'Ink and brightness are shared in part, height and width hardly'"""
     for model in (generated["spatial"], generated["adaln"]):
-        shared = min(model["style_ink"], model["style_brightness"])
-        assert 0.4 < shared and max(model["style_height"], model["style_width"]) < 0.25 < model["style"]
-        assert abs(model["style_baseline"]) < 0.01
+        shared, hardly = (sorted(model[f"style_{part}"] for part in parts) for parts in (PARTLY, HARDLY))
+        assert 1.5 * hardly[-1] < shared[0] and shared[-1] < 0.7 and hardly[-1] < 0.25 < model["style"]
+        assert abs(model["style_baseline"]) < 0.015
 
 
 def test_the_class_means_fool_what_the_solution_says_they_fool(generated, yardsticks):
-    """tbl-generation: 'as good as the best of the models', 'and the Fréchet distance are not fooled'"""
+    """tbl-generation: 'nearly as good as the best of the models', 'and the Fréchet distance are not fooled'"""
     means = yardsticks["class_means"]
-    assert means["conditional_accuracy"] > max(model["conditional_accuracy"] for model in generated.values()) - 0.01
+    best = max(model["conditional_accuracy"] for model in generated.values())
+    assert best - 0.02 < means["conditional_accuracy"] < best
     assert means["classification_accuracy_score"] > 0.6 and means["coverage"] < 0.01
     assert means["frechet_distance"] > 3 * max(model["frechet_distance"] for model in generated.values())
 
@@ -401,21 +392,22 @@ def test_a_blind_encoder_leaves_the_class_in_z(of):
 def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(of):
     """fig-leakage:
     'with a blind encoder nearly as often', 'it takes training', 'more often than off those of a model without
-    labels', 'Most of the class is still in'
+    labels', 'Some of the class stays in', 'a linear probe soon finds next to nothing, an MLP still some'
     """
     linear = "probe_linear_accuracy"
     for model in ("spatial", "adaLN"):
         assert 0 < of("unconditional", linear) - of(f"{model}, blind encoder", linear) < 0.06
-        assert of(f"{model}, blind encoder", linear) > of(model, linear) > of(f"{model}, 4 epochs", linear) + 0.2
-        assert of(f"{model}, 4 epochs", "probe_mlp_accuracy") > 0.6 > 2 * of(f"{model}, 4 epochs", linear)
+        assert of(f"{model}, blind encoder", linear) > of(model, linear) > of(f"{model}, 20 epochs", linear) + 0.2
+        assert of(model, "probe_mlp_accuracy") > of(f"{model}, 20 epochs", "probe_mlp_accuracy") + 0.2
+        assert of(f"{model}, 20 epochs", "probe_mlp_accuracy") > 0.3 > 2 * of(f"{model}, 20 epochs", linear)
     assert of("spatial", "probe_mlp_accuracy") > of("unconditional", "probe_mlp_accuracy") + 0.01
 
 
 @torch.no_grad()
 def test_the_judge_along_the_blends(ends):
     """fig-blend-judge:
-    'the mean rises gradually with both decoders, sooner with adaLN', 'count as a boot sooner still', 'the judge
-    has a threshold', 'the judge is never convinced'
+    'the spatial model rises steadily and adaLN waits until past the middle', 'pixels soon count as a boot', 'adaLN has
+    a threshold, between 20 and 30 %, before the others have moved much', 'the judge is never convinced'
     """
     judge, shares = load_judge(), torch.linspace(0, 1, 11)
     many = noise(ends[ADALN][1], 64, seed=3)
@@ -423,20 +415,21 @@ def test_the_judge_along_the_blends(ends):
     def sure(images, label):
         return probabilities(judge, images.flatten(0, 1)[:, None]).view(64, 11, -1)[:, :, label].mean(dim=0)
 
-    early = []
-    for name in (SPATIAL, ADALN):
-        model = ends[name][1]
-        boot, dress, coat = (
-            torch.stack([blend(model, a, b, shares, z[None]) for z in many]) for a, b in [(7, 9), (1, 3), (2, 4)]
-        )
-        steps = sure(boot, 9).diff()
-        assert steps.min() > -0.005 and steps.max() < 0.2
-        early.append(float(sure(boot, 9)[2]))
-        steps = sure(dress, 3).diff()
-        assert steps[:2].max() < 0.05 and steps[-2:].max() < 0.1 and steps.max() > 0.15  # flat, steep, flat
-        assert sure(coat, 4).max() < 0.3
-    mixed = torch.lerp(boot[:, :1], boot[:, -1:], shares.view(1, -1, 1, 1))  # of adaLN, the last
-    assert early[0] < early[1] < sure(mixed, 9)[2] - 0.15
+    def mixed(images):
+        return torch.lerp(images[:, :1], images[:, -1:], shares.view(1, -1, 1, 1))
+
+    def blends(name, a, b):
+        return torch.stack([blend(ends[name][1], a, b, shares, z[None]) for z in many])
+
+    spatial, adaln = (blends(name, 7, 9) for name in (SPATIAL, ADALN))
+    pixels = sure(mixed(adaln), 9)
+    spatial, adaln = sure(spatial, 9), sure(adaln, 9)
+    assert 0 < spatial.diff().min() and spatial.diff().max() < 0.15
+    assert adaln[5] < 0.35 and adaln[8] > 0.8 and adaln[2] < spatial[2] < pixels[2] - 0.3
+    spatial, adaln = (blends(name, 1, 3) for name in (SPATIAL, ADALN))
+    pixels, spatial, adaln = sure(mixed(adaln), 3), sure(spatial, 3), sure(adaln, 3)
+    assert adaln[2] < 0.25 and adaln[3] > 0.6 and max(spatial[3], pixels[3]) < 0.1
+    assert max(sure(blends(name, 2, 4), 4).max() for name in (SPATIAL, ADALN)) < 0.35
 
 
 AT_THIS_WEIGHT = [arm for arm, config in CONDITIONING.items() if config.kl_weight == 0.01]
@@ -466,7 +459,7 @@ def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
         of(matched, accuracy) < of("spatial", accuracy) - 0.05 and of(matched, accuracy) < of("adaLN", accuracy) - 0.1
     )
     assert of("adaLN, random start", accuracy) > of("adaLN", accuracy)
-    late = of("adaLN, 4 epochs", accuracy) - of("spatial, 4 epochs", accuracy)
+    late = of("adaLN, 20 epochs", accuracy) - of("spatial, 20 epochs", accuracy)
     assert late < 0.5 * (of("adaLN", accuracy) - of("spatial", accuracy))
     sizes = [count_parameters(VAE(CONDITIONING[arm])) for arm in ("spatial", "adaLN", matched)]
     assert round(100 * (sizes[1] / sizes[0] - 1)) == 22 and round(100 * (sizes[2] / sizes[0] - 1)) == 2
@@ -499,7 +492,7 @@ def test_what_moves_a_model_off_the_curve(of):
     """fig-rate-distortion:
     'Towards the lower left lead longer training', 'the label-channel peer', 'pays for its ignorance'
     """
-    pairs = [("spatial, 4 epochs", "spatial"), ("adaLN, 4 epochs", "adaLN"), ("label-channel peer", "spatial")]
+    pairs = [("spatial, 20 epochs", "spatial"), ("adaLN, 20 epochs", "adaLN"), ("label-channel peer", "spatial")]
     for better, worse in pairs:
         assert of(better, "rate") < of(worse, "rate") and of(better, "distortion") < of(worse, "distortion")
     assert abs(of("unconditional", "distortion") / of("adaLN", "distortion") - 1) < 0.02

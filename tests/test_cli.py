@@ -99,7 +99,7 @@ def test_evaluate_prints_and_writes_the_measures_of_any_checkpoint(model, quick_
 
 
 def test_evaluate_shows_the_yardsticks_where_there_are_any(quick_measures, tmp_path, capsys):
-    weights = "unconditional-w0.25-kl0.01-fast"
+    weights = "unconditional-w0.25-kl0.01-muon"
     assert main(["evaluate", weights, "--seeds=1"]) == 0
     without = capsys.readouterr().out
     assert "noise" not in without
@@ -136,14 +136,14 @@ def test_info_lists_what_ships(capsys):
     [
         (["info", "nothing"], "no weights called 'nothing'; shipped are"),
         (["info", "nothing.json"], "no checkpoint at nothing.json"),
-        (["sample", "adaln-w0.25-kl0.01-fast", "--class=Hat"], "no class 'Hat'; there are 0 to 9, or by name: T-shirt"),
-        (["sample", "adaln-w0.25-kl0.01-fast", "--class=10"], "no class '10'"),
+        (["sample", "adaln-w0.25-kl0.01-muon", "--class=Hat"], "no class 'Hat'; there are 0 to 9, or by name: T-shirt"),
+        (["sample", "adaln-w0.25-kl0.01-muon", "--class=10"], "no class '10'"),
         (["train", "--data=nowhere"], "nowhere is neither a folder of IDX files nor an .npz file"),
         (["sample", "nothing", "--class=3", "--count=0"], "--count must be 1 or more"),
         (["train", "--width=0.01"], "use 0.125 or more"),
         (["evaluate", "nothing"], "no weights called 'nothing'"),
-        (["evaluate", "adaln-w0.25-kl0.01-fast", "--seeds=0"], "--seeds must be 1 or more, got 0"),
-        (["evaluate", "adaln-w0.25-kl0.01-fast", f"--out={__file__}/m.json"], "File exists"),
+        (["evaluate", "adaln-w0.25-kl0.01-muon", "--seeds=0"], "--seeds must be 1 or more, got 0"),
+        (["evaluate", "adaln-w0.25-kl0.01-muon", f"--out={__file__}/m.json"], "File exists"),
         (["train", "--images=100", "--width=0.125"], "batch_size 256 is more than the 100 training images"),
     ],
 )

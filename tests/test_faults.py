@@ -441,7 +441,7 @@ def test_a_full_disk_while_a_run_starts(full_disk, few, config):
 
 def test_a_full_disk_for_a_picture(full_disk, capsys):
     picture = full_disk / "s.png"
-    assert main(["sample", "adaln-w0.25-kl0.01-fast", "--class=3", "--count=100", f"--out={picture}"]) == 1
+    assert main(["sample", "adaln-w0.25-kl0.01-muon", "--class=3", "--count=100", f"--out={picture}"]) == 1
     assert capsys.readouterr().err.startswith("error: ")
 
 
@@ -459,7 +459,7 @@ def test_a_checkout_that_cannot_be_written(data, tmp_path):
         checkout.chmod(0o555)
     script = (
         "import sys; from cvae_support.__main__ import main\n"
-        f"print([main(['sample', 'adaln-w0.25-kl0.01-fast', '--class=3', '--out={tmp_path}/s.png']), main(['data']),\n"
+        f"print([main(['sample', 'adaln-w0.25-kl0.01-muon', '--class=3', '--out={tmp_path}/s.png']), main(['data']),\n"
         "    main(['train', '--width=0.125', '--epochs=1', '--batch-size=32', '--images=96'])])\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "CVAE_CACHE"}

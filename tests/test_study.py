@@ -22,9 +22,8 @@ def small_study(few, config, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "RESULTS_FOLDER", tmp_path)
     monkeypatch.setattr(study, "SEEDS", (1, 2))
     arms = {"one": config(epochs=1), "two": config(epochs=2)}
-    for name in ("ARMS", "CONDITIONING"):
+    for name in ("ARMS", "MEASURED"):
         monkeypatch.setattr(study, name, arms)
-    monkeypatch.setattr(study, "SHIPPED", {})
     monkeypatch.setattr(study, "load_judge", lambda name: name)
     monkeypatch.setattr(study, "evaluate", lambda model, *_: {"seed_seen": model.config.seed})
     monkeypatch.setattr(study, "floors", lambda *_: {"real": {}})
@@ -73,7 +72,7 @@ def test_measures_by_other_judges_are_made_again(small_study, monkeypatch):
 def test_the_shipped_measures_are_by_the_shipped_judges():
     """And the yardsticks beside them by the same, with reconstructions of the spatial model that ships."""
     assert all(run["judges"] == judge_hashes() for run in read("measures"))
-    shipped = load_record(SHIPPED_FOLDER / f"{study.FAST.name}.json")
+    shipped = load_record(SHIPPED_FOLDER / f"{study.MUON.name}.json")
     assert read("floors")["made_with"] == {"judges": judge_hashes(), "reconstructions_of": shipped["fingerprint"]}
 
 

@@ -17,7 +17,7 @@ from cvae_support.training import train
 SHIPPED = sorted(SHIPPED_FOLDER.glob("*.json"))
 ROOT = Path(__file__).parents[1]
 # The settings of the page.
-PAGE = dict(width=0.25, recipe="fast")
+PAGE = dict(width=0.25, recipe="muon")
 # Mean squared error of the simplest guesses on the test set: the mean image, and the mean image of the class.
 MEAN_IMAGE, CLASS_MEAN = 0.0866, 0.0524
 
@@ -43,7 +43,7 @@ def test_the_seed_that_ships_is_the_best_of_those_trained(path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "width", "recipe"), [([], 0.25, "fast"), (["--width=1", "--recipe=plain"], 1.0, "plain")]
+    ("flags", "width", "recipe"), [([], 0.25, "muon"), (["--width=1", "--recipe=plain"], 1.0, "plain")]
 )
 def test_the_models_that_ship_are_trained_as_asked(script, monkeypatch, tmp_path, flags, width, recipe):
     tool, asked = script("tools/train_weights.py"), []
@@ -76,6 +76,21 @@ def test_what_ships_stays_a_candidate_and_its_seeds_are_remembered(script, few, 
     )
     assert str(record["config"]["seed"]) == min(record["test_loss_of_seeds"], key=record["test_loss_of_seeds"].get)
     assert all(torch.equal(tensors[name], at_once[name]) for name in at_once)
+
+
+def test_seeds_the_study_holds_are_remembered_too(script, few, config, tmp_path, monkeypatch):
+    tool, wanted = script("tools/train_weights.py"), config(epochs=1, seed=1)
+    monkeypatch.setattr(tool, "SHIPPED_FOLDER", tmp_path / "shipped")
+    worse = {
+        "seed": 2,
+        "fingerprint": replace(wanted, seed=2).fingerprint,
+        "history": [dict(test_recon=1.0, test_kl=0)],
+    }
+    monkeypatch.setattr(tool, "read", lambda _: [worse, worse | {"seed": 3}, worse | {"history": []}])
+    train(wanted, few, tmp_path / "1")
+    _, record = load_checkpoint(tool.ship(wanted, [tmp_path / "1" / "final.json"], few))
+    assert record["config"]["seed"] == 1 and list(record["test_loss_of_seeds"]) == ["1", "2"]
+    assert record["test_loss_of_seeds"]["2"] == 1.0
 
 
 def test_the_card_says_what_the_records_say(script):
