@@ -132,7 +132,7 @@ def training_curves(histories: dict[str, list[dict[str, float]]], kl_weights: di
         for column, (key, factor) in enumerate([("test_recon", 1.0), ("test_kl", kl_weights[name])], start=1):
             figure.add_scatter(
                 x=epochs, y=[row[key] * factor for row in history], name=name, legendgroup=name,
-                showlegend=column == 1, mode="lines+markers", row=1, col=column,
+                showlegend=column == 1, mode="lines", row=1, col=column,
                 line=dict(color=LINE_COLOURS[line], dash=LINE_DASHES[line]),
                 hovertemplate=f"{name}, epoch %{{x}}: %{{y:.5f}}<extra></extra>",
             )  # fmt: skip
