@@ -117,7 +117,7 @@ def measure(loop: str, config: Config, steps: int, device: str) -> dict[str, flo
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     last = losses[-min(20, steps) :]
     loss = sum(recon + config.kl_weight * kl for recon, kl in last) / len(last)
-    speed = steps * config.batch_size / seconds
+    speed = len(losses) * config.batch_size / seconds  # an epoch may have fewer steps than were asked for
     return {"images_per_second": speed, "warm_up_seconds": warm_up, "peak_mb": peak / 1e6, "loss": loss}
 
 
@@ -207,6 +207,8 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3, help="default %(default)s")
     options.add_argument("--write", action="store_true", help="put the numbers in results/speed.json and TRAINING.md")
     arguments = options.parse_args()
+    if arguments.rounds < 1 or arguments.steps is not None and arguments.steps < 1:
+        options.error("--rounds and --steps must be 1 or more")
     device = best_device()
     config = Config("spatial", width=arguments.width or (0.25 if device == "cpu" else 1.0))
     steps = arguments.steps or (40 if device == "cpu" else 200)  # an epoch has 234

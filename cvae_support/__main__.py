@@ -59,6 +59,8 @@ def run_data(_: argparse.Namespace) -> None:
 def run_train(arguments: argparse.Namespace) -> None:
     from cvae_support.training import train  # Fabric is slow to import, and only training needs it
 
+    if arguments.images < 0:
+        raise ValueError(f"--images must be 0 (all) or more, got {arguments.images}")
     data = load_dataset(arguments.data) if arguments.data else load_fashion_mnist()
     chosen = {field.name: getattr(arguments, field.name) for field in config_fields()}
     config = Config(image_size=data.train_images.shape[-1], num_classes=len(data.classes), **chosen)
@@ -66,7 +68,6 @@ def run_train(arguments: argparse.Namespace) -> None:
         data = data.first(arguments.images, max(arguments.images // 6, 1))
     folder = arguments.folder or run_folder(config, data.checksum)
     train(config, data, folder, resume=arguments.resume)
-    print(f"weights: {folder / 'final.json'}")
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:

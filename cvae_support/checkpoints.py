@@ -7,6 +7,7 @@ each to a temporary file that is then renamed, so that at every moment NAME.json
 
 import hashlib
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -153,10 +154,13 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[VAE, dic
         raise CheckpointError(f"{path} is altered: its fingerprint is not that of the configuration it states")
     with torch.device("meta"):  # no time spent on an initialisation that is overwritten
         model = VAE(config)
+    if any(name.startswith("optimizer.") for name in tensors):
+        raise CheckpointError(f"{path} is the state of a run, to resume; its weights will be in final.json")
     try:
         model.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
     except RuntimeError as error:
-        raise CheckpointError(f"the tensors of {path} are not those of its configuration: {error}") from error
+        few = textwrap.shorten(str(error), 300)  # of possibly hundreds of names
+        raise CheckpointError(f"the tensors of {path} are not those of its configuration: {few}") from error
     if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
         raise CheckpointError(f"the tensors of {path} hold NaN or infinity")
     return model.to(device).eval(), record

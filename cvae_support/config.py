@@ -56,6 +56,8 @@ class Config:
         for name in ("width", "num_classes", "epochs", "batch_size", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must lie in 0 .. 2^32 - 1, got {self.seed}")
         if not 0 <= self.kl_weight < math.inf:
             raise ValueError(f"kl_weight must not be negative, got {self.kl_weight}")
         if not 0 <= self.ema_decay < 1:

@@ -205,8 +205,9 @@ def load_dataset(path: Path) -> Dataset:
     """Another data set of grey images: a folder with four IDX files, or an .npz file.
 
     The IDX files have the names of MNIST's (train-images-idx3-ubyte and so on, gzipped or not); the .npz holds
-    x_train (N, S, S) uint8, y_train (N,) integers from 0, x_test and y_test. Size and number of classes are read
-    from the data; the classes are called by their numbers. Raises DataError, naming the file and what it lacks.
+    x_train (N, S, S) uint8, y_train (N,) integers from 0, none left out, x_test and y_test. Size and number of
+    classes are read from the data; the classes are called by their numbers. Raises DataError, naming the file and
+    what it lacks.
     """
     arrays: list[np.ndarray]
     if path.is_dir():
@@ -226,13 +227,24 @@ def load_dataset(path: Path) -> Dataset:
         if images.shape[1] % 4 or images.shape[1:] != arrays[0].shape[1:]:
             raise DataError(f"{where} has images of {images.shape[1]} pixels: pad them, all alike, to a multiple of 4")
         if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1] or not len(labels) or labels.min() < 0:
-            raise DataError(f"{where} needs a label from 0 up for each of {len(images)} images, got {labels.shape}")
-    train_x, train_y, test_x, test_y = (torch.from_numpy(array.copy()) for array in arrays)
-    count = int(max(train_y.max(), test_y.max())) + 1
+            lowest = f", the lowest {labels.min()}" if labels.dtype.kind in "iu" and labels.size else ""
+            raise DataError(
+                f"{where} needs a label from 0 up for each of {len(images)} images, "
+                f"got {labels.dtype} of shape {labels.shape}{lowest}"
+            )
+    known = set(arrays[1].tolist())
+    if unknown := set(range(len(known))) - known:
+        raise DataError(
+            f"the training part of {path} has labels up to {max(known)}, but none is {min(unknown)}: "
+            "number its classes 0, 1, 2 and so on"
+        )
+    if unknown := set(arrays[3].tolist()) - known:
+        raise DataError(f"the test part of {path} has the label {min(unknown)}, which no training image has")
+    train_x, test_x = (torch.from_numpy(arrays[part].copy()).unsqueeze(1) for part in (0, 2))
+    train_y, test_y = (torch.from_numpy(arrays[part].astype(np.int64)) for part in (1, 3))
     return Dataset(
-        train_x.unsqueeze(1), train_y.long(),
-        test_x.unsqueeze(1), test_y.long(),
-        tuple(str(label) for label in range(count)),
+        train_x, train_y, test_x, test_y,
+        tuple(str(label) for label in range(len(known))),
         hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest(),
     )  # fmt: skip
 

@@ -127,7 +127,7 @@ def aggregate_gap(z: Tensor) -> float:
     """KL(N(m, S) || N(0, I)) in nats, m and S the mean and covariance of sampled z (N, D). Hoffman & Johnson 2016.
 
     How far the aggregate posterior is from the prior, as far as two moments show it. Estimating them adds about
-    D (D + 3) / 4N nats: 0.06 for 49 latents and 10,000 samples. Infinite if N <= D.
+    D (D + 3) / 4N nats: for 49 latents 0.3 with 2,000 samples, 0.03 with 20,000. Infinite if N <= D.
     """
     z = z.flatten(1).double()
     mean, cov = z.mean(0), torch.cov(z.T).view(z.shape[1], -1)

@@ -29,7 +29,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Adam):
-    """Muon for the kernels of convolutions and linear layers, Adam for scales and biases (Jordan 2024).
+    """Muon for kernels and the tables of class embeddings, Adam for scales and biases (Jordan 2024).
 
     A kernel (out, in, h, w) is taken as a matrix (out, in * h * w), and its step is the running mean of its gradients,
     orthogonalized: no direction in it is larger than the others. Steps are as long as Adam's, so that both take
@@ -44,7 +44,7 @@ class Muon(torch.optim.Adam):
         by_shape = defaultdict(list)
         for p in group["params"]:
             if p.ndim > 1 and p.grad is not None:
-                by_shape[p.flatten(1).shape].append(p)
+                by_shape[len(p), p.numel() // len(p)].append(p)
         for shape, kernels in by_shape.items():
             for p in kernels:
                 if not self.state[p]:  # Adam looks for a count of steps in every state it loads

@@ -38,6 +38,7 @@ from cvae_support.muon import Muon
 
 WARM_UP = 0.1  # share of a "one-cycle" run in which the rate climbs to its peak
 TEST_BATCH = 500
+ADVICE = "A lower learning rate usually helps"  # against losses that are no longer numbers
 PRECISIONS = ("32-true", "bf16-mixed")  # others would need a gradient scaler, or weights and average rounded alike
 
 
@@ -226,13 +227,17 @@ def last_good(last: Path) -> str:
     return f"the last good checkpoint, {last}, is of epoch {len(load_record(last)['history'])}"
 
 
+def again(last: Path) -> str:
+    """What to do after an interruption."""
+    return "go on with --resume" if last.is_file() else "start again"
+
+
 def check_finite(losses: Tensor, epoch: int, last: Path) -> None:
     """Raise TrainingError, naming the first step that went wrong, unless all losses (steps, 2) are finite."""
     bad = (~losses.isfinite().all(dim=1)).nonzero().flatten().tolist()
     if bad:
         raise TrainingError(
-            f"the loss is not finite from step {bad[0] + 1} of epoch {epoch} on; {last_good(last)}. "
-            "A lower learning rate usually helps"
+            f"the loss is not finite from step {bad[0] + 1} of epoch {epoch} on; {last_good(last)}. {ADVICE}"
         )
 
 
@@ -246,7 +251,7 @@ def save(path: Path, tensors: dict[str, Tensor], config: Config, data: Dataset, 
     except OSError as error:
         raise TrainingError(
             f"epoch {len(history)} could not be saved: {error}; {last_good(path.with_name('last.json'))}. "
-            "Make room there and go on with --resume"
+            f"Make room there and {again(path.with_name('last.json'))}"
         ) from error
 
 
@@ -306,7 +311,10 @@ def run_epochs(
                 check_finite(losses, epoch, last)
                 recon, kl = losses.mean(dim=0).tolist()
                 seconds = time.perf_counter() - start
-                row = {"epoch": epoch, "train_recon": recon, "train_kl": kl, **test_loss(best, data, fabric)}
+                tested = test_loss(best, data, fabric)
+                if not all(map(math.isfinite, tested.values())):  # the last step's weights, which no loss has seen yet
+                    raise TrainingError(f"after epoch {epoch} the test loss is not finite; {last_good(last)}. {ADVICE}")
+                row = {"epoch": epoch, "train_recon": recon, "train_kl": kl, **tested}
                 row |= {"seconds": seconds, "images_per_second": len(losses) * config.batch_size / seconds}
                 history.append(row)
                 if fabric.is_global_zero:
@@ -314,15 +322,18 @@ def run_epochs(
                     progress.console.print(
                         f"epoch {epoch}/{config.epochs}: train recon {recon:.5f} kl {kl:.4f}, "
                         f"test recon {row['test_recon']:.5f} kl {row['test_kl']:.4f}, "
-                        f"{row['images_per_second']:.0f} images/s"
+                        f"{row['images_per_second']:.0f} images/s",
+                        soft_wrap=True,
                     )
         except KeyboardInterrupt as error:
             interrupted = error
     if interrupted:
-        print(f"Stopped; {last_good(last)}. Go on with --resume.")
+        if fabric.is_global_zero:
+            print(f"Stopped; {last_good(last)}. To go on: {again(last)}.")
         raise interrupted
     if fabric.is_global_zero:
         save(folder / "final.json", best.state_dict(), config, data, history, fabric)
+        print(f"weights: {folder / 'final.json'}")
     fabric.barrier()
 
 

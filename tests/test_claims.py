@@ -15,8 +15,9 @@ import torch
 from cvae_support.checkpoints import SHIPPED_FOLDER, load_model
 from cvae_support.config import RECIPES, Config
 from cvae_support.evaluate import MEASURES, over_seeds
-from cvae_support.evaluation import blend, noise
+from cvae_support.evaluation import blend, encode_means, noise
 from cvae_support.judge import judge_accuracy, load_judge, probabilities
+from cvae_support.metrics import aggregate_gap
 from cvae_support.models import VAE, count_parameters
 from cvae_support.study import (
     ARMS,
@@ -32,7 +33,7 @@ from cvae_support.study import (
     read,
     with_spread,
 )
-from cvae_support.tables import OF_SAMPLES
+from cvae_support.tables import OF_ARMS, OF_SAMPLES
 
 ROOT = Path(__file__).parents[1]
 
@@ -200,6 +201,20 @@ def test_reconstruction_falls_and_the_kl_ends_lower(study):
     assert recon == sorted(recon, reverse=True) and kl[-1] < 0.95 * kl[0]
 
 
+@torch.no_grad()
+def test_the_offset_lines_the_classes_up(ends, data):
+    """fig-tsne-spatial:
+    'it uses that to line the classes up', 'under 1 % of the variance of', 'lies between them (unconditional model:
+    18 %)'
+    """
+    share = {}
+    for name in (SPATIAL, CLEAR):
+        mu = encode_means(ends[name][1], data.test_images, data.test_labels)
+        of_class = torch.stack([mu[data.test_labels == label].mean(dim=0) for label in range(10)])  # all equally large
+        share[name] = (of_class.var(dim=0, unbiased=False).sum() / mu.var(dim=0, unbiased=False).sum()).item()
+    assert share[SPATIAL] < 0.01 and round(share[CLEAR], 2) == 0.18
+
+
 def test_adaln_has_about_a_fifth_more_parameters(ends):
     """fig-networks: 'It has a fifth more parameters', at the full width and at this one"""
     more = count_parameters(ends[ADALN][1]) / count_parameters(ends[SPATIAL][1]) - 1
@@ -357,6 +372,17 @@ def test_the_label_decides_after_a_swap(generated):
 PARTLY, HARDLY = ("ink", "brightness"), ("height", "width")
 
 
+def test_the_gap_of_a_class_holds_some_estimation_error():
+    """tbl-generation: '(0.3 of that is estimation error)': of 20,000 codes a tenth in each class"""
+    generator = torch.Generator().manual_seed(0)
+    assert round(aggregate_gap(torch.randn(20_000 // 10, 49, generator=generator)), 1) == 0.3
+
+
+def test_the_judge_knows_its_training_images(yardsticks):
+    """tbl-generation: 'the judge knows them, hence above its'"""
+    assert yardsticks["real"]["conditional_accuracy"] > judge_accuracy("judge") + 0.03
+
+
 def test_part_of_the_style_is_shared(generated):
     """tbl-generation: 'Ink and brightness are shared in part, height and width hardly'"""
     for model in (generated["spatial"], generated["adaln"]):
@@ -366,7 +392,10 @@ def test_part_of_the_style_is_shared(generated):
 
 
 def test_the_class_means_fool_what_the_solution_says_they_fool(generated, yardsticks):
-    """tbl-generation: 'nearly as good as the best of the models', 'and the Fréchet distance are not fooled'"""
+    """tbl-generation:
+    'nearly as good as the best of the models', 'though less than one might think', 'and the Fréchet distance are not
+    fooled'
+    """
     means = yardsticks["class_means"]
     best = max(model["conditional_accuracy"] for model in generated.values())
     assert best - 0.02 < means["conditional_accuracy"] < best
@@ -395,7 +424,8 @@ def test_a_blind_encoder_leaves_the_class_in_z(of):
 def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(of):
     """fig-leakage:
     'with a blind encoder nearly as often', 'it takes training', 'more often than off those of a model without
-    labels', 'Some of the class stays in', 'a linear probe soon finds next to nothing, an MLP still some'
+    labels', 'Some of the class stays in', 'An offset can line up', 'a linear probe soon finds next to nothing, an MLP
+    still some'
     """
     linear = "probe_linear_accuracy"
     for model in ("spatial", "adaLN"):
@@ -409,8 +439,9 @@ def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(
 @torch.no_grad()
 def test_the_judge_along_the_blends(ends):
     """fig-blend-judge:
-    'the spatial model rises steadily and adaLN waits until past the middle', 'pixels soon count as a boot', 'adaLN has
-    a threshold, between 20 and 30 %, before the others have moved much', 'the judge is never convinced'
+    'even to them the judge does not answer in a straight line', 'adaLN waits until past the middle', 'pixels soon count
+    as a boot', 'adaLN has a threshold, between 20 and 30 %, before the others have moved much', 'the judge is never
+    convinced'
     """
     judge, shares = load_judge(), torch.linspace(0, 1, 11)
     many = noise(ends[ADALN][1], 64, seed=3)
@@ -449,18 +480,18 @@ def test_a_blind_encoder_shows_in_the_swap_and_not_in_the_distortion(of):
 
 def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
     """tbl-arms:
-    'it leads in accuracy and in label swaps', 'nearly as good, at one or two more nats', 'fewer than the
-    spatial model's', 'if anything higher', 'most of that lead is gone'
+    'it leads in accuracy and in label swaps', 'hardly below the spatial model's, at one or two more nats', 'behind that
+    model in every measure of samples', 'if anything higher', 'most of that lead is gone'
     """
     for other in ("spatial", "added"):
         for measure in ("conditional_accuracy", "label_swap_accuracy"):
             assert of("adaLN", measure) > of(other, measure)
     matched, accuracy = "adaLN, matched size", "conditional_accuracy"
-    assert of("adaLN", "distortion") < of(matched, "distortion") < 1.05 * of("adaLN", "distortion")
-    assert 1 < of(matched, "rate") - of("adaLN", "rate") < 2.5
-    assert (
-        of(matched, accuracy) < of("spatial", accuracy) - 0.05 and of(matched, accuracy) < of("adaLN", accuracy) - 0.1
-    )
+    assert 0.98 * of("spatial", "distortion") < of(matched, "distortion") < of("spatial", "distortion")
+    assert all(1 < of(matched, "rate") - of(other, "rate") < 2.5 for other in ("spatial", "adaLN"))
+    for measure in OF_ARMS[2:]:  # after distortion and rate
+        sign = 1 if MEASURES[measure][1] == "higher" else -1
+        assert sign * of(matched, measure) < sign * of("spatial", measure)
     assert of("adaLN, random start", accuracy) > of("adaLN", accuracy)
     late = of("adaLN, 20 epochs", accuracy) - of("spatial, 20 epochs", accuracy)
     assert late < 0.5 * (of("adaLN", accuracy) - of("spatial", accuracy))
@@ -504,8 +535,8 @@ def test_what_moves_a_model_off_the_curve(of):
 
 def test_the_weight_swept(of):
     """fig-sweep:
-    'the Fréchet distance is lowest, and coverage highest, at 0.01', 'as often as by chance', 'more often than at
-    0.01', 'blurred prototypes, which cover'
+    'the Fréchet distance is lowest, and coverage highest, at 0.01', 'as often as by chance', 'and accuracy score
+    are higher than at 0.01', 'blurred prototypes, which cover'
     """
     small, less, middle, large = "spatial, weight 0.0005", "spatial, weight 0.002", "spatial", "spatial, weight 0.05"
     sweep = (small, less, middle, large)
@@ -513,7 +544,8 @@ def test_the_weight_swept(of):
     assert [of(arm, "distortion") for arm in sweep] == sorted(of(arm, "distortion") for arm in sweep)
     assert max(sweep, key=lambda arm: of(arm, "coverage")) == middle
     assert abs(of(small, "conditional_accuracy") - 0.1) < 0.02
-    assert of(large, "conditional_accuracy") > of(middle, "conditional_accuracy") + 0.05
+    for measure in ("conditional_accuracy", "classification_accuracy_score"):
+        assert of(large, measure) > of(middle, measure) + 0.03
     assert of(large, "coverage") < 0.1 < of(middle, "coverage") and min(of(arm, "active_units") for arm in sweep) >= 45
 
 

@@ -119,6 +119,14 @@ def test_evaluate_refuses_a_model_of_other_images(side, few, config, tmp_path, c
     assert "Fashion-MNIST only, at 28 x 28" in error and f"{side} x {side} images of 10 classes: 0, 1, 2" in error
 
 
+def test_the_state_of_a_run_is_no_model_to_sample(few, config, tmp_path, capsys):
+    train(config(epochs=1), few, tmp_path)
+    assert f"weights: {tmp_path / 'final.json'}" in capsys.readouterr().out
+    assert main(["sample", str(tmp_path / "last.json"), "--class=3"]) == 1
+    error = capsys.readouterr().err
+    assert "last.json is the state of a run" in error and "final.json" in error and error.count("\n") == 1
+
+
 def test_info_of_a_model_that_was_never_trained(config, tmp_path, capsys):
     save_checkpoint(tmp_path / "m.json", VAE(config()).state_dict(), config(), data="", classes=[], history=[])
     assert main(["info", str(tmp_path / "m.json")]) == 0
@@ -144,6 +152,8 @@ def test_info_lists_what_ships(capsys):
         (["evaluate", "nothing"], "no weights called 'nothing'"),
         (["evaluate", "adaln-w0.25-kl0.01-muon", "--seeds=0"], "--seeds must be 1 or more, got 0"),
         (["evaluate", "adaln-w0.25-kl0.01-muon", f"--out={__file__}/m.json"], "File exists"),
+        (["train", "--images=-5"], "--images must be 0 (all) or more, got -5"),
+        (["train", "--seed=-1"], "seed must lie in 0 .. 2^32 - 1, got -1"),
         (["train", "--images=100", "--width=0.125"], "batch_size 256 is more than the 100 training images"),
     ],
 )

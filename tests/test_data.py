@@ -189,6 +189,13 @@ def test_other_data_from_an_npz_and_from_idx_files_are_the_same(tmp_path):
     assert load_dataset(tmp_path / "changed.npz").checksum != from_npz.checksum
 
 
+@pytest.mark.parametrize("kind", ["int8", "uint16", "uint64", ">i4"])
+def test_labels_may_be_integers_of_any_kind(tmp_path, kind):
+    arrays = made_up()
+    np.savez(tmp_path / "other.npz", **{name: a.astype(kind) if name[0] == "y" else a for name, a in arrays.items()})
+    assert load_dataset(tmp_path / "other.npz").train_labels.tolist() == arrays["y_train"].tolist()
+
+
 def test_scikit_learns_digits(digits):
     data = load_dataset(digits)
     assert data.train_images.shape == (1500, 1, 32, 32) and len(data.classes) == 10
@@ -203,8 +210,11 @@ def test_scikit_learns_digits(digits):
         (dict(x_train=np.zeros((12, 32, 28), np.uint8)), r"needs images \(N, S, S\) of uint8"),
         (dict(x_train=np.zeros((12, 32, 32))), "got float64"),
         (dict(y_train=np.zeros(11, int)), "label from 0 up for each of 12 images"),
-        (dict(y_test=np.full(5, -1)), "test part .* label from 0 up"),
-        (dict(y_test=np.zeros(5)), "test part .* label from 0 up"),
+        (dict(y_test=np.full(5, -1)), "test part .* label from 0 up .*int64 .*the lowest -1"),
+        (dict(y_test=np.zeros(5)), "test part .* label from 0 up .*got float64"),
+        (dict(y_train=np.arange(1, 13)), "training part .* labels up to 12, but none is 0: number its classes"),
+        (dict(y_train=np.r_[:11, 10**12]), "training part .* labels up to 1000000000000, but none is 11"),
+        (dict(y_test=np.full(5, 40)), "test part .* the label 40, which no training image has"),
         (dict(y_test=None), "cannot be read as x_train, y_train, x_test and y_test"),
     ],
 )

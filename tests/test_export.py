@@ -111,7 +111,7 @@ def test_the_difference_is_printed_by_the_command_and_stands_in_the_readme(expor
         line = next(line for line in printed.splitlines() if line.startswith(f"{kind}, in half precision"))
         assert all(part in line for part in said([made]))
     readme = (LIVE.parents[1] / "README.md").read_text(encoding="utf-8")
-    line = next(line for line in readme.splitlines() if line.startswith("Half precision against torch"))
+    line = next(line for line in readme.splitlines() if line.startswith("ONNX against torch"))
     assert "1,000 images" in line and all(part in line for part in said(FACTS["decoders"].values()))
 
 

@@ -110,6 +110,12 @@ def test_without_the_zero_start_the_label_has_a_way_in_from_the_first_step():
         assert torch.equal(model.decode(z, model.embed(one)), model.decode(z, model.embed(other))) == zero_init
 
 
+@pytest.mark.parametrize("width", [0.13, 0.3, 0.7, 1.1])
+def test_any_width_leaves_four_channels_in_a_group(width):
+    norms = [norm for norm in VAE(Config("adaln", width=width)).modules() if isinstance(norm, torch.nn.GroupNorm)]
+    assert norms and all(norm.num_channels >= 4 * norm.num_groups and norm.num_groups <= 8 for norm in norms)
+
+
 @pytest.mark.parametrize("side", [4, 8, 32, 36])
 def test_any_image_side_that_is_a_multiple_of_four(side):
     model = VAE(Config("spatial", width=0.125, image_size=side))

@@ -1,6 +1,7 @@
 """Training: what interrupts it costs at most an epoch, and neither that nor more processes change a number."""
 
 import json
+import math
 import os
 import platform
 import re
@@ -254,6 +255,38 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step_and_the_last_good_ep
     assert losses(resumed) == losses(train(config(epochs=3), few, tmp_path / "whole"))
 
 
+def test_a_last_step_that_ruins_the_weights_does_not_replace_a_good_checkpoint(few, config, tmp_path, monkeypatch):
+    """No training loss has seen those weights; the test loss has."""
+    tested = training.test_loss
+    calls = iter(range(1000))
+    monkeypatch.setattr(
+        training, "test_loss", lambda *args: tested(*args) | ({"test_kl": math.inf} if next(calls) == 1 else {})
+    )
+    with pytest.raises(TrainingError, match="after epoch 2 the test loss is not finite; .*last.json, is of epoch 1"):
+        train(config(epochs=2), few, tmp_path)
+    assert len(load_checkpoint(tmp_path / "last.json")[1]["history"]) == 1
+    assert not (tmp_path / "final.json").exists()
+
+
+@pytest.mark.parametrize(("stopped_in", "advice"), [(1, "start again"), (2, "go on with --resume")])
+def test_what_is_advised_after_an_interruption_is_possible(
+    few, config, tmp_path, monkeypatch, capsys, stopped_in, advice
+):
+    run_epoch = training.train_epoch
+
+    def interrupted(config, data, epoch, *rest):
+        if epoch == stopped_in:
+            raise KeyboardInterrupt
+        return run_epoch(config, data, epoch, *rest)
+
+    monkeypatch.setattr(training, "train_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(epochs=2), few, tmp_path)
+    assert f"To go on: {advice}." in capsys.readouterr().out
+    monkeypatch.undo()
+    assert len(train(config(epochs=2), few, tmp_path, resume="--resume" in advice)) == 2
+
+
 def test_a_full_disk_stops_with_the_older_checkpoint_whole(few, config, tmp_path, monkeypatch):
     resource = pytest.importorskip("resource", reason="limits of this kind are POSIX")
     run_epoch, limit = training.train_epoch, resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -310,6 +343,17 @@ def test_the_benchmark_measures_on_any_system(script, config, data, monkeypatch,
     monkeypatch.setattr(benchmark, "load_fashion_mnist", lambda: data)
     measured = benchmark.measure("ours", config(), 2, "cpu")
     assert measured["images_per_second"] > 0 and (measured["peak_mb"] > 0) == (platform != "win32")
+
+
+def test_the_benchmark_counts_the_images_that_were_there(script, config, few, monkeypatch):
+    benchmark = script("benchmarks/training.py")
+    monkeypatch.setattr(benchmark, "load_fashion_mnist", lambda: few)
+    clock = iter([0.0, 1.0, 1.0, 2.0])  # start and end of warm-up and of what is measured
+    monkeypatch.setitem(
+        benchmark.LOOPS, "still", lambda config, data, device: [(0.0, 0.0)] * (len(data.train_images) // 32)
+    )
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: next(clock))
+    assert benchmark.measure("still", config(), 1000, "cpu")["images_per_second"] == len(few.train_images)
 
 
 def test_the_speeds_in_the_text_are_those_that_were_measured(script):

@@ -9,6 +9,7 @@ writes what depends on the weights: the t-SNE maps, the pictures of samples, and
 """
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -171,4 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
