@@ -183,14 +183,16 @@ def test_adaln_is_ahead_on_both_sides(ends):
     assert ends[ADALN][0]["test_kl"] < ends[SPATIAL][0]["test_kl"]
 
 
-def test_adaln_ends_below_every_spatial_seed_and_takes_training_for_it(study):
+def test_adaln_ends_below_every_spatial_seed_by_less_than_two_deviations(study):
     """fig-curves-both:
-    'every adaLN run ends below every spatial one', 'three seeds each', 'smaller than the spread of the spatial seeds'
+    'Each was trained from three seeds', 'Every adaLN run ends below every spatial one', 'the lead is less than two
+    standard deviations of the spatial seeds; after four epochs it was less than one'
     """
     spatial, adaln = (at_epoch(study, f"{model}, 20 epochs", 20) for model in ("spatial", "adaLN"))
-    assert len(spatial) == 3 and len(adaln) >= 2 and max(adaln) < min(spatial)
+    assert len(spatial) == len(adaln) == len(SEEDS) == 3 and max(adaln) < min(spatial)
+    assert stdev(spatial) < mean(spatial) - mean(adaln) < 2 * stdev(spatial)
     spatial, adaln = (at_epoch(study, f"{model}, 4 epochs") for model in ("spatial", "adaLN"))
-    assert len(spatial) == len(adaln) == len(SEEDS) == 3
+    assert len(spatial) == len(adaln) == 3
     assert 0 < mean(spatial) - mean(adaln) < stdev(spatial)
 
 
@@ -277,19 +279,21 @@ def test_the_judges_are_as_good_as_the_text_says():
 
 def test_adaln_is_ahead_in_every_column(generated):
     """tbl-generation:
-    'The second judge says nearly the same', 'adaLN is ahead in every column', 'in accuracy, Fréchet distance and
-    coverage each of its runs is ahead of each spatial one'; and the summary's 'a little ahead of the spatial map'
+    'The second judge says nearly the same', 'adaLN is ahead of the spatial model in every column', '(not in recall)',
+    'in accuracy and Fréchet distance each of its runs is ahead of each spatial one'; and the summary's 'a little ahead
+    of the spatial map'
     """
     for model in (generated["spatial"], generated["adaln"]):
         assert abs(model["conditional_accuracy"] - model["conditional_accuracy_second"]) < 0.02
     spatial, adaln = (measured(f"{model}, 20 epochs") for model in ("spatial", "adaLN"))
-    assert len(spatial) == len(adaln) == 2
+    assert len(spatial) == len(adaln) == 3
     for measure in OF_SAMPLES:
         sign = 1 if MEASURES[measure][1] == "higher" else -1
         ahead, behind = ([sign * run[measure] for run in runs] for runs in (adaln, spatial))
         assert mean(ahead) > mean(behind)
-        if measure not in ("classification_accuracy_score", "precision"):
+        if measure in ("conditional_accuracy", "frechet_distance"):
             assert min(ahead) > max(behind)
+    assert generated["adaln"]["recall"] < generated["spatial"]["recall"]
 
 
 def test_coats_are_the_class_that_is_missed(generated, yardsticks):
@@ -373,7 +377,7 @@ PARTLY, HARDLY = ("ink", "brightness"), ("height", "width")
 
 
 def test_the_gap_of_a_class_holds_some_estimation_error():
-    """tbl-generation: '(0.3 of that is estimation error)': of 20,000 codes a tenth in each class"""
+    """tbl-generation: '(0.3 of each is estimation error)': of 20,000 codes a tenth in each class"""
     generator = torch.Generator().manual_seed(0)
     assert round(aggregate_gap(torch.randn(20_000 // 10, 49, generator=generator)), 1) == 0.3
 

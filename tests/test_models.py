@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cvae_support.config import Config
-from cvae_support.layers import AdaLNResnetBlock, AdaptiveGroupNorm
+from cvae_support.layers import AdaLNResnetBlock, AdaptiveGroupNorm, SelfAttention
 from cvae_support.models import VAE, count_parameters
 
 
@@ -108,6 +109,18 @@ def test_without_the_zero_start_the_label_has_a_way_in_from_the_first_step():
     for zero_init in (True, False):
         model = VAE(Config("adaln", width=0.125, zero_init=zero_init))
         assert torch.equal(model.decode(z, model.embed(one)), model.decode(z, model.embed(other))) == zero_init
+
+
+def test_attention_can_run_in_a_fused_kernel():
+    """Which on a large map saves the memory of all scores; torch has none for inputs without a dimension of heads.
+
+    In the layout of training: of channels first the last stride is not one, and torch falls back.
+    """
+    attention, x = SelfAttention(32), torch.randn(2, 32, 7, 7).to(memory_format=torch.channels_last)
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        fused = attention(x)
+    with sdpa_kernel(SDPBackend.MATH):
+        torch.testing.assert_close(fused, attention(x))
 
 
 @pytest.mark.parametrize("width", [0.13, 0.3, 0.7, 1.1])
