@@ -126,7 +126,8 @@ def image_grid(images: Tensor, rows: Sequence[str], columns: Sequence[str], colu
 
 def training_curves(histories: dict[str, list[dict[str, float]]], kl_weights: dict[str, float]) -> go.Figure:
     """Test reconstruction loss and weighted KL against epochs, side by side, one line a model."""
-    figure = make_subplots(rows=1, cols=2, subplot_titles=["reconstruction (MSE)", "KL × weight"])
+    titles = ["reconstruction (MSE)", "KL × weight"]
+    figure = make_subplots(rows=1, cols=2, subplot_titles=titles, horizontal_spacing=0.22)  # room for long tick labels
     for line, (name, history) in enumerate(histories.items()):
         epochs = [row["epoch"] for row in history]
         for column, (key, factor) in enumerate([("test_recon", 1.0), ("test_kl", kl_weights[name])], start=1):
@@ -137,7 +138,7 @@ def training_curves(histories: dict[str, list[dict[str, float]]], kl_weights: di
                 hovertemplate=f"{name}, epoch %{{x}}: %{{y:.5f}}<extra></extra>",
             )  # fmt: skip
     figure.update_xaxes(title="epoch")
-    figure.update_yaxes(rangemode="tozero", tickformat=".3f", automargin=True)
+    figure.update_yaxes(tickformat=".4f", automargin=True)
     figure = finish(figure, height=360)
     return figure.update_layout(legend=dict(y=-0.3, yanchor="top"))
 
@@ -153,7 +154,8 @@ def recipe_curves(runs: dict[str, list[list[float]]], minutes: dict[str, float])
             epochs = list(range(1, len(losses) + 1))
             for column, scale in enumerate([1.0, minutes[name]], start=1):
                 figure.add_scatter(
-                    x=[epoch * scale for epoch in epochs], y=losses, name=name, legendgroup=name,
+                    x=[round(epoch * scale, 3) for epoch in epochs], y=[round(loss, 5) for loss in losses],
+                    name=name, legendgroup=name,
                     showlegend=column == 1 and number == 0, mode="lines", row=1, col=column,
                     line=dict(color=LINE_COLOURS[line], dash=LINE_DASHES[line], width=1.5),
                     hovertemplate=f"{name}: %{{y:.5f}}<extra></extra>",

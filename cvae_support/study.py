@@ -150,6 +150,17 @@ def curves(found: list[dict[str, Any]], arm: str) -> list[list[float]]:
     return [losses(run["history"], ARMS[arm].kl_weight) for run in found if run["arm"] == arm]
 
 
+def curve(found: list[dict[str, Any]], arm: str, seed: int) -> list[float]:
+    """The test loss of one run after every epoch it has reached."""
+    (run,) = (run for run in found if (run["arm"], run["seed"]) == (arm, seed))
+    return losses(run["history"], ARMS[arm].kl_weight)
+
+
+def first_epoch(run: list[float], loss: float) -> int:
+    """The first epoch after which a run is down to this loss."""
+    return next(epoch for epoch, reached in enumerate(run, start=1) if reached <= loss)
+
+
 def at_epoch(found: list[dict[str, Any]], arm: str, epoch: int | None = None) -> list[float]:
     """The test losses of this arm's seeds after an epoch; by default the last one that every seed has reached."""
     every = curves(found, arm)
