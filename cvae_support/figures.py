@@ -154,8 +154,7 @@ def recipe_curves(runs: dict[str, list[list[float]]], minutes: dict[str, float])
             epochs = list(range(1, len(losses) + 1))
             for column, scale in enumerate([1.0, minutes[name]], start=1):
                 figure.add_scatter(
-                    x=[round(epoch * scale, 3) for epoch in epochs], y=[round(loss, 5) for loss in losses],
-                    name=name, legendgroup=name,
+                    x=[epoch * scale for epoch in epochs], y=losses, name=name, legendgroup=name,
                     showlegend=column == 1 and number == 0, mode="lines", row=1, col=column,
                     line=dict(color=LINE_COLOURS[line], dash=LINE_DASHES[line], width=1.5),
                     hovertemplate=f"{name}: %{{y:.5f}}<extra></extra>",
