@@ -13,7 +13,7 @@ def num_groups(channels: int) -> int:
     At width 1 every layer has 32, 64 or 128 channels, so this is always 8. In a narrow model 8 groups
     over 8 channels would be instance normalization, which erases the contrast between channels.
     """
-    return max(groups for groups in range(1, 9) if channels % groups == 0 and channels >= 4 * groups)
+    return max((groups for groups in range(1, 9) if channels % groups == 0 and channels >= 4 * groups), default=1)
 
 
 class ResnetBlock(nn.Module):

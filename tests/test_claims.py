@@ -93,8 +93,10 @@ def test_muon_keeps_more_of_the_lead(study):
 
 def test_runs_of_muon_differ_by_more_than_those_of_plain(study):
     """fig-recipes: 'three runs of muon differ by more than these'; and TRAINING.md, on the search over 20 epochs"""
+    assert len(curves(study, "spatial, 20 epochs")) == len(SEEDS) == 3
     muon = [curve(study, "spatial, 20 epochs", seed)[-1] for seed in SEEDS]
     spread = max(muon) - min(muon)
+    assert spread > 10 * abs(muon[0] - mean(curve(study, "plain", 42)[-10:]))
     assert spread > abs(mean(curve(study, "plain", 42)[-10:]) - mean(curve(study, "plain", 44)[-10:]))
     assert f"Two more seeds of the first row end at {muon[1]:.5f} and {muon[2]:.5f}" in training_text()
     tried = [curve(study, arm, 42)[-1] for arm in MUON_SEARCH]
@@ -279,7 +281,7 @@ def test_adaln_is_ahead_in_every_column(generated):
         sign = 1 if MEASURES[measure][1] == "higher" else -1
         ahead, behind = ([sign * run[measure] for run in runs] for runs in (adaln, spatial))
         assert mean(ahead) > mean(behind)
-        if measure in ("conditional_accuracy", "frechet_distance"):
+        if measure in ("conditional_accuracy", "frechet_distance", "coverage"):
             assert min(ahead) > max(behind)
     assert generated["adaln"]["recall"] < generated["spatial"]["recall"]
 
@@ -431,9 +433,9 @@ def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(
 @torch.no_grad()
 def test_the_judge_along_the_blends(ends):
     """fig-blend-judge:
-    'even to them the judge does not answer in a straight line', 'adaLN waits until past the middle', 'pixels soon count
-    as a boot', 'adaLN has a threshold, between 20 and 30 %, before the others have moved much', 'the judge is never
-    convinced'
+    'even to them the judge does not answer in a straight line', 'the spatial model rises steadily', 'and adaLN waits
+    until past the middle', 'pixels soon count as a boot', 'adaLN has a threshold, between 20 and 30 %, before the
+    others have moved much', 'the judge is never convinced'
     """
     judge, shares = load_judge(), torch.linspace(0, 1, 11)
     many = noise(ends[ADALN][1], 64, seed=3)
@@ -479,7 +481,11 @@ def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
         for measure in ("conditional_accuracy", "label_swap_accuracy"):
             assert of("adaLN", measure) > of(other, measure)
     matched, accuracy = "adaLN, matched size", "conditional_accuracy"
+    assert of("adaLN", "distortion") < of(matched, "distortion") < 1.05 * of("adaLN", "distortion")
     assert 0.98 * of("spatial", "distortion") < of(matched, "distortion") < of("spatial", "distortion")
+    assert (
+        of(matched, accuracy) < of("spatial", accuracy) - 0.05 and of(matched, accuracy) < of("adaLN", accuracy) - 0.1
+    )
     assert all(1 < of(matched, "rate") - of(other, "rate") < 2.5 for other in ("spatial", "adaLN"))
     for measure in OF_ARMS[2:]:  # after distortion and rate
         sign = 1 if MEASURES[measure][1] == "higher" else -1
@@ -536,8 +542,9 @@ def test_the_weight_swept(of):
     assert [of(arm, "distortion") for arm in sweep] == sorted(of(arm, "distortion") for arm in sweep)
     assert max(sweep, key=lambda arm: of(arm, "coverage")) == middle
     assert abs(of(small, "conditional_accuracy") - 0.1) < 0.02
-    for measure in ("conditional_accuracy", "classification_accuracy_score"):
-        assert of(large, measure) > of(middle, measure) + 0.03
+    assert of(large, "conditional_accuracy") > of(middle, "conditional_accuracy") + 0.05
+    score = "classification_accuracy_score"
+    assert of(large, score) > of(middle, score) + 0.03
     assert of(large, "coverage") < 0.1 < of(middle, "coverage") and min(of(arm, "active_units") for arm in sweep) >= 45
 
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cvae_support.config import Config
-from cvae_support.layers import AdaLNResnetBlock, AdaptiveGroupNorm, SelfAttention
+from cvae_support.layers import AdaLNResnetBlock, AdaptiveGroupNorm, ResnetBlock, SelfAttention
 from cvae_support.models import VAE, count_parameters
 
 
@@ -127,6 +127,10 @@ def test_attention_can_run_in_a_fused_kernel():
 def test_any_width_leaves_four_channels_in_a_group(width):
     norms = [norm for norm in VAE(Config("adaln", width=width)).modules() if isinstance(norm, torch.nn.GroupNorm)]
     assert norms and all(norm.num_channels >= 4 * norm.num_groups and norm.num_groups <= 8 for norm in norms)
+
+
+def test_a_block_of_fewer_than_four_channels_is_one_group():
+    assert ResnetBlock(2, 3)(torch.randn(1, 2, 7, 7)).shape == (1, 3, 7, 7)
 
 
 @pytest.mark.parametrize("side", [4, 8, 32, 36])
