@@ -6,6 +6,7 @@ Where there are no widgets (a notebook that is printed, or looked at without a k
 import html
 import io
 import os
+import sys
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from cvae_support.figures import image_grid, show
 from cvae_support.judge import load_judge
 from cvae_support.models import VAE
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
 SLIDERS = 6
 SEED = 2  # the z it starts with, which is that of the page
 
@@ -43,9 +45,13 @@ class Explorer:
         alt = "Every class from one z, a row for each model."
         still = show(image_grid(torch.stack(grids), list(self.models), self.data.classes), alt)
         try:
-            return still._repr_mimebundle_() | self.widgets()._repr_mimebundle_()
+            box = self.widgets()
         except ImportError:  # no ipywidgets
             return still._repr_mimebundle_()
+        # By hand: the ipywidgets of Colab, 7.7, has no method that gives it.
+        live = {WIDGET: {"version_major": 2, "version_minor": 0, "model_id": box.model_id}}
+        # A viewer takes the best it can show. Which that is for Colab, which always has a kernel, is not left to it.
+        return live if "google.colab" in sys.modules else still._repr_mimebundle_() | live
 
     def most_active(self, model: VAE) -> list[int]:
         """The latents whose mean varies most over the test images (Burda 2016): those the page has sliders for."""

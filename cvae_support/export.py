@@ -47,12 +47,7 @@ def to_onnx(module: nn.Module, inputs: dict[str, Tensor], output: str) -> "onnx.
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter's own deprecations
         program = torch.export.export(module, tuple(inputs.values()), dynamic_shapes=tuple({0: batch} for _ in inputs))
-        # Attention comes apart into matrix products: ONNX's own wants an axis for the heads.
-        attention = torch.ops.aten.scaled_dot_product_attention.default
-        table = {attention: torch.export.default_decompositions()[attention]}
-        exported = torch.onnx.export(
-            program.run_decompositions(table), (), input_names=list(inputs), output_names=[output], verbose=False
-        )
+        exported = torch.onnx.export(program, (), input_names=list(inputs), output_names=[output], verbose=False)
     model = exported.model_proto
     # Where each node came from fills a third of the file, and tells a reader nothing.
     for part in (model, model.graph, *model.graph.node):

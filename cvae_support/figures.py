@@ -144,7 +144,7 @@ def training_curves(histories: dict[str, list[dict[str, float]]], kl_weights: di
 
 
 def recipe_curves(runs: dict[str, list[list[float]]], minutes: dict[str, float]) -> go.Figure:
-    """Test loss of every seed of each recipe, against epochs and against time, both on logarithmic axes.
+    """Test loss of every seed of each recipe, against epochs and against time, both on a logarithmic axis.
 
     runs holds, for each recipe, a list of losses per epoch for each seed; minutes, what an epoch takes.
     """

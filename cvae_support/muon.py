@@ -34,8 +34,8 @@ class Muon(torch.optim.Adam):
     A kernel (out, in, h, w) is taken as a matrix (out, in * h * w), and its step is the running mean of its gradients,
     orthogonalized: no direction in it is larger than the others. Steps are as long as Adam's, so that both take
     the same learning rate (Liu et al. 2025, arXiv:2502.16982). torch.optim.Muon takes matrices only, one by one; here
-    kernels of one shape go together, in less than half the time on a CPU. Jordan leaves tables of embeddings to Adam;
-    here they are taken as matrices too.
+    kernels of one shape go together, in less than half the time on a CPU. Jordan leaves tables of
+    embeddings, the first convolution and the output layers to Adam; here they are taken as matrices too.
     """
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from cvae_support.data import CLASSES
-from cvae_support.explore import SEED, SLIDERS, Explorer
+from cvae_support.explore import SEED, SLIDERS, WIDGET, Explorer
 from cvae_support.export import shipped
 from cvae_support.judge import load_judge
 
@@ -21,7 +21,7 @@ def explorer(data):
 
 
 LIVE = json.loads((Path(__file__).parents[1] / "assets" / "live" / "live.json").read_text())
-WIDGET, FIGURE = "application/vnd.jupyter.widget-view+json", "application/vnd.plotly.v1+json"
+FIGURE = "application/vnd.plotly.v1+json"
 
 
 def test_a_notebook_without_widgets_shows_a_figure_and_the_page_nothing(explorer, monkeypatch):
@@ -44,8 +44,12 @@ def test_the_widgets_draw_what_the_models_draw(explorer, data, monkeypatch):
     monkeypatch.setattr(explorer, "most_active", lambda model: found[id(model)])
     box = explorer.widgets()
     monkeypatch.setattr(explorer, "widgets", lambda: box)
+    monkeypatch.delattr("ipywidgets.Widget._repr_mimebundle_")  # as in Colab, whose ipywidgets is 7.7
     bundle = explorer._repr_mimebundle_()
-    assert bundle[FIGURE]["data"] and WIDGET in bundle  # a viewer takes the best that it can show
+    assert bundle[FIGURE]["data"] and bundle[WIDGET]["model_id"] == box.model_id  # a viewer takes the best it can show
+    with monkeypatch.context() as colab:
+        colab.setitem(sys.modules, "google.colab", sys)
+        assert set(explorer._repr_mimebundle_()) == {WIDGET}
     top, _, every, verdicts = box.children
     model, start, end, share, source, shuffle, *tracks = top.children[0].children
     pictures, read = top.children[1].children

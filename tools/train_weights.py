@@ -5,7 +5,7 @@
     python tools/train_weights.py --width 1 --recipe plain        # the full models: give it a GPU
 
 Interrupt it whenever you like: a second call resumes the run it was in and skips those that are done. It also
-writes what depends on the weights: the t-SNE maps, the pictures of samples, and models.md.
+writes what depends on the weights: the t-SNE maps, models.md and, from the page's own model, the pictures of samples.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from cvae_support.config import RECIPES, Config
 from cvae_support.data import Dataset, load_fashion_mnist
 from cvae_support.evaluation import class_grid, first_per_class, latent_map, reconstruct
 from cvae_support.models import VAE, count_parameters
-from cvae_support.study import SEEDS, losses, read
+from cvae_support.study import SEEDS, SHIPPED, losses, read
 
 MAPPED = 300  # test images of each class in the t-SNE maps that ship
 PICTURE = Path(__file__).resolve().parents[1] / "assets" / "samples.png"  # the README's
@@ -165,7 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{config.name}: shipped the best of the seeds {', '.join(load_record(shipped)['test_loss_of_seeds'])}")
         if config.model != "unconditional":
             latent_map(*load_model(shipped), data, MAPPED, SHIPPED_FOLDER)
-        if config.model == "adaln":
+        if config.name == SHIPPED["adaLN, 20 epochs"].name:  # the page's own model
             draw_samples(load_model(shipped)[0])
             draw_sprite(load_model(shipped)[0])
     CARD.write_text(card(), encoding="utf-8")
