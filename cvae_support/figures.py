@@ -151,10 +151,9 @@ def recipe_curves(runs: dict[str, list[list[float]]], minutes: dict[str, float])
     figure = make_subplots(rows=1, cols=2, subplot_titles=["against epochs", "against minutes"], shared_yaxes=True)
     for line, (name, seeds) in enumerate(runs.items()):
         for number, losses in enumerate(seeds):
-            epochs = list(range(1, len(losses) + 1))
             for column, scale in enumerate([1.0, minutes[name]], start=1):
                 figure.add_scatter(
-                    x=[epoch * scale for epoch in epochs], y=losses, name=name, legendgroup=name,
+                    x0=scale, dx=scale, y=losses, name=name, legendgroup=name,
                     showlegend=column == 1 and number == 0, mode="lines", row=1, col=column,
                     line=dict(color=LINE_COLOURS[line], dash=LINE_DASHES[line], width=1.5),
                     hovertemplate=f"{name}: %{{y:.5f}}<extra></extra>",

@@ -118,8 +118,8 @@ def test_recipes_are_drawn_seed_by_seed_against_epochs_and_time():
     figure = recipe_curves({"fast": [[0.3, 0.2]], "plain": [[0.5], [0.6, 0.4, 0.3]]}, {"fast": 2.0, "plain": 0.5})
     epochs, times = ([t for t in figure.data if t.xaxis == axis] for axis in ("x", "x2"))
     assert [list(t.y) for t in epochs] == [list(t.y) for t in times] == [[0.3, 0.2], [0.5], [0.6, 0.4, 0.3]]
-    assert [list(t.x) for t in epochs] == [[1, 2], [1], [1, 2, 3]]
-    assert [list(t.x) for t in times] == [[2.0, 4.0], [0.5], [0.5, 1.0, 1.5]]
+    assert [(t.x0, t.dx) for t in epochs] == [(1, 1)] * 3  # the first point, and from each to the next
+    assert [(t.x0, t.dx) for t in times] == [(2.0, 2.0), (0.5, 0.5), (0.5, 0.5)]
     assert [t.name for t in figure.data if t.showlegend] == ["fast", "plain"]
     assert figure.layout.xaxis.type == figure.layout.xaxis2.type == "log"  # equal ratios are equal distances
     assert len({t.line.dash for t in figure.data}) == 2  # told apart by more than colour
