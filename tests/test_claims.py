@@ -114,7 +114,7 @@ def test_runs_of_muon_differ_by_more_than_those_of_plain(study):
 def test_smaller_batches_and_higher_rates_did_better_in_the_search(study):
     """TRAINING.md:
     'Smaller batches and higher rates come out lower throughout', 'A step in rate is hardly larger than the distance
-    between two seeds', 'batches of 64 are behind the best row with every seed, and batches of 128 by far', and the table
+    between two seeds', 'batches of 64 are behind the best row with every seed, and batches of 128 by far', the table
     """
     text = (ROOT / "TRAINING.md").read_text(encoding="utf-8")
     seeds = {(config.batch_size, config.learning_rate): at_epoch(study, arm) for arm, config in SEARCH.items()}
