@@ -102,7 +102,7 @@ def test_muon_keeps_more_of_the_lead(study):
 
 
 def test_runs_of_muon_differ_by_more_than_those_of_plain(study):
-    """fig-recipes: 'but runs of muon differ more from each other'; and TRAINING.md, on the search over 20 epochs"""
+    """fig-recipes: 'but runs of muon differ more.'; and TRAINING.md, on the search over 20 epochs"""
     muon = [curve(study, "spatial, 20 epochs", seed)[-1] for seed in SEEDS]
     spread = max(muon) - min(muon)
     assert stdev(muon) > 2 * stdev([mean(run[-10:]) for run in curves(study, "plain")])
