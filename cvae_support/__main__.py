@@ -109,12 +109,12 @@ def run_study(arguments: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from cvae_support.study import MEASURED, measured, study
+    from cvae_support.study import CLASS_AWARE, MEASURED, measured, study
     from cvae_support.tables import OF_ARMS, OF_LATENTS, OF_SAMPLES, results_table
 
     console = Console()
     console.print(study(load_fashion_mnist(), train=not arguments.report))
-    arms = {arm: runs for arm in MEASURED if (runs := measured(arm))}
+    arms = {arm: runs for arm in MEASURED | CLASS_AWARE if (runs := measured(arm))}
     for columns in (OF_SAMPLES, OF_ARMS, OF_LATENTS):
         console.print(Markdown(results_table(arms, columns, compared=arms)))
 

@@ -189,21 +189,22 @@ def gaussian_samples(z: Tensor, count: int, generator: torch.Generator) -> Tenso
     return drawn.float().view(count, *z.shape[1:])
 
 
-def draw_samples(model: VAE, z_train: Tensor, y_train: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def draw_samples(
+    model: VAE, z_train: Tensor, y_train: Tensor, seed: int, class_aware: bool
+) -> tuple[Tensor, Tensor]:
     """SAMPLES images, as many of every class, and their labels.
 
-    z is from the prior. An unconditional model can't be asked for a class: its z is from a Gaussian fitted to the
-    sampled z of that class's training images (class-aware sampling).
+    z is from the prior or, class-aware, from a Gaussian fitted to the sampled z of that class's training images.
     """
     classes = model.config.num_classes
     labels = class_labels(SAMPLES, classes)
     generator = torch.Generator().manual_seed(seed)
-    if model.conditional:
-        z = torch.randn(model.latent_shape(len(labels)), generator=generator)
-    else:
+    if class_aware:
         z = torch.cat(
             [gaussian_samples(z_train[y_train == label], SAMPLES // classes, generator) for label in range(classes)]
         )
+    else:
+        z = torch.randn(model.latent_shape(len(labels)), generator=generator)
     return decode(model, z, labels), labels
 
 
@@ -266,16 +267,19 @@ def evaluate(
     second: AnyJudge,
     sampling_seeds: Sequence[int] = (0, 1, 2),
     progress: Callable[[str], Any] = lambda stage: None,
+    class_aware: bool = False,
 ) -> dict[str, Any]:
     """Every measure in MEASURES of one model, as numbers that JSON can hold.
 
     What is sampled is the mean over the sampling seeds, with the standard deviation as NAME_std (None for one
     seed). Beside MEASURES: the lists conditional_accuracy_per_class and kl_per_dimension, and of a conditional model
-    the parts of style (style_ink and so on). What only a conditional model has is None for an unconditional one,
-    whose samples are class-aware, and prior_frechet_distance is None for the others.
+    the parts of style (style_ink and so on). What only a conditional model has is None for an unconditional one.
+    That can't be asked for a class, so its samples are always class-aware; those of the others are if class_aware
+    says so, and prior_frechet_distance is None where they are not.
     progress is called with the name of every stage, stages(sampling_seeds) times.
     """
     conditional = model.conditional
+    class_aware = class_aware or not conditional
     progress("real images")
     real = real_side(data, judge, second)
 
@@ -303,10 +307,10 @@ def evaluate(
     rows = []
     for seed in sampling_seeds:
         progress(f"drawing samples, seed {seed}")
-        images, labels = draw_samples(model, train.z, y_train, seed)
+        images, labels = draw_samples(model, train.z, y_train, seed, class_aware)
         progress(f"measuring samples, seed {seed}")
         row = generation(images, labels, data, judge, second, seed)
-        if not conditional:
+        if class_aware:
             z = torch.randn(model.latent_shape(len(labels)), generator=torch.Generator().manual_seed(seed))
             row["prior_frechet_distance"] = frechet_distance(real.features, features(judge, decode(model, z, labels)))
         rows.append(row)

@@ -73,6 +73,8 @@ SHIPPED = {
     "unconditional, 20 epochs": replace(MUON, model="unconditional"),
     "unconditional, weight 0.0005, 20 epochs": replace(MUON, model="unconditional", kl_weight=0.0005),
 }
+# The same conditional models once more, their z drawn where the codes of each class are, and not from the prior.
+CLASS_AWARE = {f"{arm}, class-aware": SHIPPED[arm] for arm in ("spatial, 20 epochs", "adaLN, 20 epochs")}
 # Between one epoch and twenty: every seed of the fast recipe.
 FOUR_EPOCHS = {"spatial, 4 epochs": FAST, "adaLN, 4 epochs": replace(FAST, model="adaln")}
 MEASURED = SHIPPED | FOUR_EPOCHS | CONDITIONING
@@ -203,14 +205,15 @@ def measure(data: Dataset) -> None:
         rows |= {"reconstructions": reconstructions(load_model(shipped)[0], data, judge, second)}
         text = json.dumps(rows | {"made_with": made_with}, indent=1)
         write_atomically(RESULTS_FOLDER / "floors.json", f"{text}\n".encode())
-    for arm, config in runs(MEASURED):
+    for arm, config in runs(MEASURED | CLASS_AWARE):
         path = final_checkpoint(config, data)
         # A model that ships is sampled more often, also where another machine has measured it as one that did not.
         sampling_seeds = (0, 1, 2) if path and path.parent == SHIPPED_FOLDER else (0,)
         if path is None or any(progress(run) >= len(sampling_seeds) for run in known_measures(arm, config)):
             continue
         print(f"measuring {arm}, seed {config.seed}")
-        measures = evaluate(load_model(path)[0], data, judge, second, sampling_seeds)
+        model, _ = load_model(path)
+        measures = evaluate(model, data, judge, second, sampling_seeds, class_aware=arm in CLASS_AWARE)
         run = {"arm": arm, "seed": config.seed, "fingerprint": config.fingerprint, "judges": judge_hashes()}
         keep("measures", [run | {"sampling_seeds": sampling_seeds, "measures": measures}])
 

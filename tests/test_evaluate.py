@@ -89,6 +89,14 @@ def test_an_unconditional_model_lacks_what_needs_a_class(model, some, judges):
     assert len(calls) == stages((0,))
 
 
+def test_a_conditional_model_can_be_sampled_class_aware_too(model, some, judges):
+    plain, _ = evaluated(model("adaln"), some, judges, sampling_seeds=(0,))
+    aware, _ = evaluated(model("adaln"), some, judges, sampling_seeds=(0,), class_aware=True)
+    assert aware["prior_frechet_distance"] == plain["frechet_distance"] != aware["frechet_distance"]
+    differing = {name for name in plain if plain[name] != aware[name]}
+    assert differing <= GENERATION | {"prior_frechet_distance"}
+
+
 def test_measuring_twice_gives_the_same_numbers_and_another_seed_others(model, some, judges):
     torch.manual_seed(1)
     first, _ = evaluated(model(), some, judges, sampling_seeds=(0,))
@@ -197,18 +205,19 @@ def test_gaussian_samples_have_the_mean_and_the_covariance_of_what_they_were_fit
     torch.testing.assert_close(torch.cov(drawn.flatten(1).T), torch.cov(z.T), rtol=0.03, atol=0.3)
 
 
-def test_an_unconditional_model_is_sampled_from_the_gaussian_of_every_class(model):
-    """Classes far apart in z: the images are then those of its decoder there."""
+@pytest.mark.parametrize("kind", ["unconditional", "spatial"])
+def test_class_aware_samples_are_from_the_gaussian_of_every_class(model, kind):
+    """Classes far apart in z: the images are then those of the decoder there."""
     z_train = class_labels(500, 10).view(-1, 1, 1, 1) * torch.ones(500, 1, 7, 7)
-    images, labels = draw_samples(model("unconditional"), z_train, class_labels(500, 10), seed=0)
+    images, labels = draw_samples(model(kind), z_train, class_labels(500, 10), seed=0, class_aware=True)
     assert labels.equal(class_labels(100, 10)) and labels.bincount().tolist() == [10] * 10
-    wanted = decode(model("unconditional"), labels.view(-1, 1, 1, 1) * torch.ones(100, 1, 7, 7), labels)
+    wanted = decode(model(kind), labels.view(-1, 1, 1, 1) * torch.ones(100, 1, 7, 7), labels)
     torch.testing.assert_close(images, wanted, rtol=0, atol=1e-4)
 
 
 def test_a_conditional_model_is_sampled_from_the_prior(model):
     nowhere = torch.full((100, 1, 7, 7), torch.nan)
-    images, labels = draw_samples(model("spatial"), nowhere, class_labels(100, 10), seed=3)
+    images, labels = draw_samples(model("spatial"), nowhere, class_labels(100, 10), seed=3, class_aware=False)
     net = model("spatial")
     assert torch.allclose(images, net.sample(labels, torch.Generator().manual_seed(3)), atol=1e-5)
 

@@ -24,8 +24,9 @@ def small_study(few, config, tmp_path, monkeypatch):
     arms = {"one": config(epochs=1), "two": config(epochs=2)}
     for name in ("ARMS", "MEASURED"):
         monkeypatch.setattr(study, name, arms)
+    monkeypatch.setattr(study, "CLASS_AWARE", {})
     monkeypatch.setattr(study, "load_judge", lambda name: name)
-    monkeypatch.setattr(study, "evaluate", lambda model, *_: {"seed_seen": model.config.seed})
+    monkeypatch.setattr(study, "evaluate", lambda model, *_, **__: {"seed_seen": model.config.seed})
     monkeypatch.setattr(study, "floors", lambda *_: {"real": {}})
     monkeypatch.setattr(study, "reconstructions", lambda *_: {})
     return few
@@ -49,15 +50,24 @@ def test_what_is_trained_is_measured_and_only_once(small_study, monkeypatch):
     assert {(run["arm"], run["seed"]) for run in read("measures")} == {(a, s) for a in ("one", "two") for s in (1, 2)}
     assert study.measured("two") == [{"seed_seen": 1}, {"seed_seen": 2}]
     with monkeypatch.context() as patch:
-        patch.setattr(study, "evaluate", lambda *_: pytest.fail("measured again"))
+        patch.setattr(study, "evaluate", lambda *_, **__: pytest.fail("measured again"))
         study.study(small_study)
 
     before, *rest = read("measures")  # a result that is lost is made again, and only that
     (study.RESULTS_FOLDER / "measures.json").write_text(json.dumps(rest))
-    monkeypatch.setattr(study, "evaluate", lambda model, *_: {"seed_seen": model.config.seed, "again": True})
+    monkeypatch.setattr(study, "evaluate", lambda model, *_, **__: {"seed_seen": model.config.seed, "again": True})
     study.study(small_study)
     assert [run["measures"].get("again") for run in read("measures")] == [None, None, None, True]
     assert (read("measures")[-1]["arm"], read("measures")[-1]["seed"]) == (before["arm"], before["seed"])
+
+
+def test_a_run_can_be_measured_class_aware_beside(small_study, monkeypatch):
+    monkeypatch.setattr(study, "CLASS_AWARE", {"two, class-aware": study.ARMS["two"]})
+    monkeypatch.setattr(study, "evaluate", lambda *_, class_aware: {"aware": class_aware})
+    study.study(small_study)
+    assert {run["arm"] for run in read("study")} == {"one", "two"}  # nothing more is trained
+    assert study.measured("two") == [{"aware": False}] * 2
+    assert study.measured("two, class-aware") == [{"aware": True}] * 2
 
 
 def test_measures_by_other_judges_are_made_again(small_study, monkeypatch):
