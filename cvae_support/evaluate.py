@@ -189,9 +189,7 @@ def gaussian_samples(z: Tensor, count: int, generator: torch.Generator) -> Tenso
     return drawn.float().view(count, *z.shape[1:])
 
 
-def draw_samples(
-    model: VAE, z_train: Tensor, y_train: Tensor, seed: int, class_aware: bool
-) -> tuple[Tensor, Tensor]:
+def draw_samples(model: VAE, z_train: Tensor, y_train: Tensor, seed: int, class_aware: bool) -> tuple[Tensor, Tensor]:
     """SAMPLES images, as many of every class, and their labels.
 
     z is from the prior or, class-aware, from a Gaussian fitted to the sampled z of that class's training images.

@@ -286,8 +286,7 @@ TWENTY = {
 def generated():
     """The measures of the four models that ship, means over their seeds, and of two of them class-aware."""
     known = {
-        name: [{k: v for k, v in run.items() if v is not None} for run in measured(arm)]
-        for name, arm in TWENTY.items()
+        name: [{k: v for k, v in run.items() if v is not None} for run in measured(arm)] for name, arm in TWENTY.items()
     }
     return {
         name: over_seeds([{k: run[k] for k in MEASURED if k in run} for run in runs]) for name, runs in known.items()
