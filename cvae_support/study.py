@@ -73,7 +73,7 @@ SHIPPED = {
     "unconditional, 20 epochs": replace(MUON, model="unconditional"),
     "unconditional, weight 0.0005, 20 epochs": replace(MUON, model="unconditional", kl_weight=0.0005),
 }
-# The same conditional models once more, their z drawn where the codes of each class are, and not from the prior.
+# The conditional ones of those that ship, one seed each: z drawn where the codes of each class are, not from the prior.
 CLASS_AWARE = {f"{arm}, class-aware": SHIPPED[arm] for arm in ("spatial, 20 epochs", "adaLN, 20 epochs")}
 # Between one epoch and twenty: every seed of the fast recipe.
 FOUR_EPOCHS = {"spatial, 4 epochs": FAST, "adaLN, 4 epochs": replace(FAST, model="adaln")}
@@ -196,7 +196,10 @@ def final_checkpoint(config: Config, data: Dataset) -> Path | None:
 
 
 def measure(data: Dataset) -> None:
-    """Evaluate every finished run that has not been yet. A model that ships is sampled three times over."""
+    """Evaluate every finished run that has not been yet.
+
+    A model that ships is sampled three times over and, if it is conditional, class-aware as well.
+    """
     judge, second = load_judge("judge"), load_judge("second")
     shipped = SHIPPED_FOLDER / f"{MUON.name}.json"  # of whichever seed was chosen
     made_with = {"judges": judge_hashes(), "reconstructions_of": load_record(shipped)["fingerprint"]}
@@ -208,8 +211,11 @@ def measure(data: Dataset) -> None:
     for arm, config in runs(MEASURED | CLASS_AWARE):
         path = final_checkpoint(config, data)
         # A model that ships is sampled more often, also where another machine has measured it as one that did not.
-        sampling_seeds = (0, 1, 2) if path and path.parent == SHIPPED_FOLDER else (0,)
-        if path is None or any(progress(run) >= len(sampling_seeds) for run in known_measures(arm, config)):
+        ships = path is not None and path.parent == SHIPPED_FOLDER
+        sampling_seeds = (0, 1, 2) if ships else (0,)
+        if path is None or (arm in CLASS_AWARE and not ships):
+            continue
+        if any(progress(run) >= len(sampling_seeds) for run in known_measures(arm, config)):
             continue
         print(f"measuring {arm}, seed {config.seed}")
         model, _ = load_model(path)

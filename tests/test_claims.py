@@ -216,19 +216,19 @@ def test_reconstruction_falls_and_the_kl_ends_lower(study):
 def test_the_offset_lines_the_classes_up(ends, data):
     """fig-tsne-spatial:
     'class offset lines them up, so that class means make up under 1 % of the variance of', '(unconditional model:
-    14 %)'
+    over 10 %)'
     """
     share = {}
     for name in (SPATIAL, CLEAR):
         mu = encode_means(ends[name][1], data.test_images, data.test_labels)
         of_class = torch.stack([mu[data.test_labels == label].mean(dim=0) for label in range(10)])  # all equally large
         share[name] = (of_class.var(dim=0, unbiased=False).sum() / mu.var(dim=0, unbiased=False).sum()).item()
-    assert share[SPATIAL] < 0.01 and round(share[CLEAR], 2) == 0.14
+    assert share[SPATIAL] < 0.01 and share[CLEAR] > 0.1
 
 
 def test_with_gamma_alone_a_block_would_start_without_gradients():
     """sec-adaln:
-    'With', 'alone, zero would wipe out everything the block computes from its input, and at first no gradient would
+    'alone, zero would wipe out everything the block computes from its input, and at first no gradient would
     reach its'
     """
     block = AdaLNResnetBlock(8, 8, 4)
@@ -346,7 +346,7 @@ def test_missed_coats_pass_for_pullovers(ends):
 
 def test_class_aware_sampling_wins_in_accuracy_score(generated):
     """tbl-generation:
-    'Its samples are read as asked less often', 'In accuracy score it is a little ahead'
+    'Its samples are read as asked less often', 'In accuracy score it leads on average'
     """
     aware = generated["aware"]
     for model in (generated["spatial"], generated["adaln"]):
@@ -354,23 +354,27 @@ def test_class_aware_sampling_wins_in_accuracy_score(generated):
         assert 0.01 < aware["classification_accuracy_score"] - model["classification_accuracy_score"] < 0.02
 
 
-def test_the_prior_costs_a_conditional_model_variety(generated):
+def test_the_label_helps_and_the_prior_costs(generated):
     """tbl-generation:
-    'accuracy, accuracy score and coverage rise, and both models are ahead of the workaround in every column. At the
-    same weight the label helps; what costs is drawing from the prior.', 'At the same KL weight a label helps, and
-    drawing from the prior costs', 'costs some of the samples their class'
+    'every column improves, and both models pass the workaround, in accuracy score within its spread (one seed each,
+    and not in recall). At the same weight the label helps; drawing from the prior costs.', 'At the same KL weight a
+    label helps, and drawing from the prior costs', 'costs some of the samples their class'
     """
     score = "classification_accuracy_score"
     for model in ("spatial", "adaln"):
-        prior, own = generated[model], generated[f"{model} aware"]
-        assert own[score] > prior[score] + 0.015
-        for measure in (score, "conditional_accuracy", "coverage"):
-            assert own[measure] > max(run[measure] for run in measured(TWENTY[model]))
+        (own,) = (run for run in read("measures") if run["arm"] == TWENTY[f"{model} aware"])
+        (prior,) = (run for run in read("measures") if (run["arm"], run["seed"]) == (TWENTY[model], own["seed"]))
         for measure in OF_SAMPLES:
             sign = 1 if MEASURES[measure][1] == "higher" else -1
             without_label = [sign * run[measure] for run in measured(TWENTY["aware"])]
-            assert sign * own[measure] > mean(without_label)
-            assert measure == score or sign * own[measure] > max(without_label)
+            reached = sign * own["measures"][measure]
+            assert reached > sign * prior["measures"][measure]
+            assert (
+                mean(without_label) < reached <= max(without_label)
+                if measure == score
+                else reached > max(without_label)
+            )
+        assert own["measures"]["recall"] < generated["aware"]["recall"]
 
 
 def test_over_which_seeds_samples_are_averaged():
@@ -453,11 +457,12 @@ def test_part_of_the_style_is_shared(generated):
 
 def test_the_class_means_fool_what_the_solution_says_they_fool(generated, yardsticks):
     """tbl-generation:
-    'more than the spatial model', 'if less than one might think', 'and the Fréchet distance are not
-    fooled'
+    'about as much as the spatial model', 'if less than one might think', 'and the Fréchet distance are not fooled'
     """
     means = yardsticks["class_means"]
-    assert means["conditional_accuracy"] > generated["spatial"]["conditional_accuracy"]
+    for measure in ("conditional_accuracy", "conditional_accuracy_second"):
+        assert abs(means[measure] - generated["spatial"][measure]) < 0.015
+    assert means["precision"] < 0.6 * min(model["precision"] for model in generated.values())
     assert means["classification_accuracy_score"] > 0.6 and means["coverage"] < 0.01
     assert means["frechet_distance"] > 3 * max(model["frechet_distance"] for model in generated.values())
 
@@ -577,7 +582,7 @@ def test_the_peers_are_on_either_side(of):
 
 
 def test_class_aware_sampling_leads_the_table_of_arms(of):
-    """tbl-arms: 'leads again: in accuracy, Fréchet distance and, barely, accuracy score'"""
+    """tbl-arms: 'leads here too: in Fréchet distance, accuracy and, barely, accuracy score'"""
     best = "unconditional, weight 0.0005"
     assert max(CONDITIONING, key=lambda arm: of(arm, "conditional_accuracy")) == best
     assert min(CONDITIONING, key=lambda arm: of(arm, "frechet_distance")) == best
