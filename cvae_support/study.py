@@ -73,8 +73,12 @@ SHIPPED = {
     "unconditional, 20 epochs": replace(MUON, model="unconditional"),
     "unconditional, weight 0.0005, 20 epochs": replace(MUON, model="unconditional", kl_weight=0.0005),
 }
-# The conditional ones of those that ship, one seed each: z drawn where the codes of each class are, not from the prior.
-CLASS_AWARE = {f"{arm}, class-aware": SHIPPED[arm] for arm in ("spatial, 20 epochs", "adaLN, 20 epochs")}
+# Conditional models once more, z drawn where the codes of each class are and not from the prior; of the seeds whose
+# weights are at hand.
+CLASS_AWARE = {
+    f"{arm}, class-aware": (SHIPPED | CONDITIONING)[arm]
+    for arm in ("spatial, 20 epochs", "adaLN, 20 epochs", "spatial, weight 0.0005")
+}
 # Between one epoch and twenty: every seed of the fast recipe.
 FOUR_EPOCHS = {"spatial, 4 epochs": FAST, "adaLN, 4 epochs": replace(FAST, model="adaln")}
 MEASURED = SHIPPED | FOUR_EPOCHS | CONDITIONING
@@ -196,10 +200,7 @@ def final_checkpoint(config: Config, data: Dataset) -> Path | None:
 
 
 def measure(data: Dataset) -> None:
-    """Evaluate every finished run that has not been yet.
-
-    A model that ships is sampled three times over and, if it is conditional, class-aware as well.
-    """
+    """Evaluate every finished run that has not been yet. A model that ships is sampled three times over."""
     judge, second = load_judge("judge"), load_judge("second")
     shipped = SHIPPED_FOLDER / f"{MUON.name}.json"  # of whichever seed was chosen
     made_with = {"judges": judge_hashes(), "reconstructions_of": load_record(shipped)["fingerprint"]}
@@ -211,11 +212,8 @@ def measure(data: Dataset) -> None:
     for arm, config in runs(MEASURED | CLASS_AWARE):
         path = final_checkpoint(config, data)
         # A model that ships is sampled more often, also where another machine has measured it as one that did not.
-        ships = path is not None and path.parent == SHIPPED_FOLDER
-        sampling_seeds = (0, 1, 2) if ships else (0,)
-        if path is None or (arm in CLASS_AWARE and not ships):
-            continue
-        if any(progress(run) >= len(sampling_seeds) for run in known_measures(arm, config)):
+        sampling_seeds = (0, 1, 2) if path and path.parent == SHIPPED_FOLDER else (0,)
+        if path is None or any(progress(run) >= len(sampling_seeds) for run in known_measures(arm, config)):
             continue
         print(f"measuring {arm}, seed {config.seed}")
         model, _ = load_model(path)
