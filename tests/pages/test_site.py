@@ -83,6 +83,12 @@ def test_quarto_finds_nothing_to_complain_of(quarto_site):
     assert not re.search(r"(?i)unable to resolve|citeproc: citation|could not (find|fetch)", said), said
 
 
+def test_what_is_published_is_the_sites_own(quarto_site):
+    """Without a leading slash Quarto takes a resource's pattern for any folder, the installed packages' too."""
+    assert [path for path in quarto_site.rglob("*") if path.name == "stray.js"] == []
+    assert not (quarto_site / ".venv").exists()
+
+
 def test_every_link_anchor_and_picture_of_the_site_is_there(site):
     """The page for wrong addresses may be shown anywhere, so it names everything from the root of the web site."""
     root = "/" + yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["site-url"].split("/", 3)[3] + "/"
