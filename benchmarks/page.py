@@ -1,4 +1,4 @@
-"""Measure the table in the README: whole commands, as a stranger would run them, in a fresh clone with an empty home.
+"""Time whole commands, as a stranger would run them, in a fresh clone with an empty home.
 
     python benchmarks/page.py            # or: make benchmark
 

@@ -228,7 +228,8 @@ def main() -> None:
     # Ours; the obvious loop stays with float32.
     precision = "bfloat16" if training.precision_of(training.make_fabric()) == "bf16-mixed" else "float32"
     peaks = {"float32": matrix_peak(device, torch.float32)}
-    peaks[precision] = matrix_peak(device, getattr(torch, precision))
+    if precision not in peaks:
+        peaks[precision] = matrix_peak(device, getattr(torch, precision))
     flop = flop_per_image(config)
     on_mps = " and their GPU" if device == "mps" else ""
     result = {

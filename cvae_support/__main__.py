@@ -1,6 +1,7 @@
 """The command line: python -m cvae_support data | train | evaluate | study | sample | info | export."""
 
 import argparse
+import io
 import json
 import sys
 from dataclasses import fields
@@ -91,6 +92,10 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         )
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)  # better to fail now than after minutes
+        is_new = not arguments.out.exists()
+        arguments.out.open("ab").close()
+        if is_new:
+            arguments.out.unlink()
     seeds = list(range(arguments.seeds))
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), transient=True) as bar:
         task = bar.add_task("", total=stages(seeds))
@@ -123,14 +128,19 @@ def run_sample(arguments: argparse.Namespace) -> None:
     import torch
     from PIL import Image
 
-    if arguments.count < 1:
-        raise ValueError(f"--count must be 1 or more, got {arguments.count}")
+    if not 1 <= arguments.count <= 1000:
+        raise ValueError(f"--count must lie in 1 .. 1000, got {arguments.count}")
+    kind = Image.registered_extensions().get(arguments.out.suffix.lower())
+    if not kind:
+        raise ValueError(f"--out must name a kind of picture, such as .png, got {arguments.out}")
     model, record = load_model(find_weights(arguments.weights))
     label = class_index(arguments.label, record["classes"])
     y = torch.full((arguments.count,), label) if model.conditional else arguments.count
     images = model.sample(y, torch.Generator().manual_seed(arguments.seed))
     strip = torch.cat(list(images.squeeze(1)), dim=1)  # side by side
-    Image.fromarray((strip * 255).round().byte().numpy()).save(arguments.out)
+    picture = io.BytesIO()
+    Image.fromarray((strip * 255).round().byte().numpy()).save(picture, kind)
+    write_atomically(arguments.out, picture.getvalue())
     what = record["classes"][label] if model.conditional else "no class: the model is unconditional"
     print(f"{arguments.count} samples ({what}) in {arguments.out}")
 

@@ -25,8 +25,10 @@ from cvae_support.models import VAE
 
 SHIPPED_FOLDER = Path(__file__).parent / "weights"
 FORMAT = 1
-RECORD = frozenset({"config", "fingerprint", "weights", "sha256", "history", "data", "classes"})
-TYPES = {"config": dict, "weights": str, "history": list, "classes": list}  # of what is taken apart when it is used
+RECORD = frozenset({"config", "fingerprint", "weights", "sha256", "versions", "history", "data", "classes"})
+# Of what is taken apart when it is used.
+TYPES = {"config": dict, "weights": str, "versions": dict, "history": list, "classes": list}
+ITEMS = {"history": dict, "classes": str}
 
 
 class CheckpointError(RuntimeError):
@@ -98,6 +100,11 @@ def load_record(path: Path, needed: frozenset[str] = RECORD) -> dict[str, Any]:
         digest = record_digest(record)
         if record.get("record_sha256", digest) != digest:  # records of earlier versions have none
             raise ValueError("it is altered: its record_sha256 is not that of the rest")
+        for name in needed & ITEMS.keys():
+            if not all(isinstance(item, ITEMS[name]) for item in record[name]):
+                raise ValueError(f"its {name} is {record[name]!r}")
+        if not Path(record["weights"]).name:
+            raise ValueError("its weights have no name")
     except FileNotFoundError as error:
         raise CheckpointError(f"no checkpoint at {path}") from error
     except OSError as error:

@@ -68,8 +68,8 @@ class Config:
             raise ValueError(f'class_dim and zero_init belong to the model "adaln", not to "{self.model}"')
         if self.model in ("mlp", "label-channel") and not self.encoder_sees_y:
             raise ValueError(f'the encoder of "{self.model}" always sees y: encoder_sees_y must be True')
-        if min(self.channels) < 4:
-            raise ValueError(f"width {self.width} leaves a layer with {min(self.channels)} channels; use 0.125 or more")
+        if not 0.125 <= self.width <= 64:  # four channels in the narrowest layer, 8192 in the widest
+            raise ValueError(f"width must lie in 0.125 .. 64, got {self.width}")
 
     @property
     def channels(self) -> tuple[int, int, int]:

@@ -48,7 +48,7 @@ class Judge(nn.Module):
 
 
 class SecondJudge(nn.Module):
-    """Patches of 4 x 4, then 5 x 5 depthwise and 1 x 1 convolutions by turns, with skips, at one resolution.
+    """A 7 x 7 convolution, halved twice; then 5 x 5 depthwise and 1 x 1 ones by turns, with skips, at 7 x 7.
 
     x (B, 1, 28, 28) in [0, 1] -> logits (B, 10); after ConvMixer (Trockman & Kolter 2022).
     """

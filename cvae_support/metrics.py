@@ -155,7 +155,7 @@ def fit_classifier(net: nn.Module, x: Tensor, y: Tensor, epochs: int, seed: int,
 def seeded(make, seed: int) -> nn.Module:
     """A network initialized from the seed; the global source of random numbers stays as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs as well
         return make()
 
 

@@ -94,11 +94,16 @@ ARMS = {
 }
 
 
+# Long runs that only give a direction.
+ONE_SEED = ("muon, 20 epochs, rate 0.01", "muon, 20 epochs, batch 16", "fast, 20 epochs")
+
+
 def runs(arms: dict[str, Config]) -> Iterator[tuple[str, Config]]:
-    """Every arm at every seed, one seed of all arms before the next."""
+    """Every arm at every seed (those of ONE_SEED at the first), one seed of all arms before the next."""
     for seed in SEEDS:
         for arm, config in arms.items():
-            yield arm, replace(config, seed=seed)
+            if seed == SEEDS[0] or arm not in ONE_SEED:
+                yield arm, replace(config, seed=seed)
 
 
 def collect(arms: dict[str, Config], data: Dataset) -> list[dict[str, Any]]:
@@ -135,14 +140,18 @@ def origin(run: dict[str, Any]) -> tuple[str, list[str] | None]:
 
 
 def keep(name: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add what was found to results/NAME.json, a run a line; of two results of one run, what got farther stays."""
+    """Add what was found to results/NAME.json, a run a line.
+
+    Of two results of one run the one that got farther stays, and of equals the older.
+    """
     kept: dict[tuple[str, int], dict[str, Any]] = {}
     for run in [*read(name), *found]:
         older = kept.get((run["arm"], run["seed"]))
-        if older is None or origin(older) != origin(run) or progress(older) <= progress(run):
+        if older is None or origin(older) != origin(run) or progress(older) < progress(run):
             kept[run["arm"], run["seed"]] = run
-    lines = ",\n".join(json.dumps(run) for run in kept.values())
-    write_atomically(RESULTS_FOLDER / f"{name}.json", f"[\n{lines}\n]\n".encode())
+    if list(kept.values()) != read(name):  # where there is nothing new, the folder need not be one that can be written
+        lines = ",\n".join(json.dumps(run) for run in kept.values())
+        write_atomically(RESULTS_FOLDER / f"{name}.json", f"[\n{lines}\n]\n".encode())
     return list(kept.values())
 
 

@@ -79,7 +79,7 @@ def results_table(rows: Mapping[str, Sequence[dict[str, Any]]], keys: Sequence[s
         if not found:
             return "–"
         _, factor, digits = COLUMNS[key]
-        text = average(rows[name], key)
+        text = f"{factor * mean(found):.{digits}f}"
         text = f"**{text}**" if name == best(key) else text
         spread = stdev(found) if len(found) > 1 else rows[name][0].get(f"{key}_std")
         # With spaces that don't break: a line of its own for "± 0.3" would be hard to read.

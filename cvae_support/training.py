@@ -137,6 +137,19 @@ def check_start(config: Config, data: Dataset, world_size: int) -> None:
         raise TrainingError(f"batch_size {config.batch_size} is more than the {len(data.train_images)} training images")
 
 
+def average_lags(config: Config, data: Dataset) -> str:
+    """A warning where the average of the weights reaches over more than a quarter of the run, or nothing."""
+    if not config.ema_decay:
+        return ""
+    reach, steps = 1 / (1 - config.ema_decay), config.epochs * (len(data.train_images) // config.batch_size)
+    if reach <= steps / 4:
+        return ""
+    return (
+        f"The average of the weights, which is what is kept, reaches over {reach:.0f} steps, and this run has {steps}: "
+        f"it will lag behind. Train longer, or with a smaller --ema-decay (0: no average)."
+    )
+
+
 def precision_of(fabric: Fabric) -> str:
     """What Fabric computes in, by its own name: "32-true" or "bf16-mixed"."""
     return fabric.strategy.precision.precision
@@ -180,7 +193,7 @@ def made_on(fabric: Fabric) -> str:
 def make_model(config: Config, fabric: Fabric) -> tuple[VAE, VAE | None, torch.optim.Optimizer]:
     """The model at its start, on the device; the running average of its weights, if any; and the optimizer."""
     with torch.random.fork_rng(devices=[]):  # the seed decides the start, and nothing outside changes
-        torch.manual_seed(config.seed)
+        torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would seed the GPUs as well
         net = VAE(config)
     # Channels last is the faster layout for these convolutions on a CPU; on a GPU it has not been tried.
     net = net.to(fabric.device, memory_format=torch.channels_last)
@@ -267,7 +280,7 @@ def train(config: Config, data: Dataset, folder: Path, resume: bool = False) -> 
         keep_freed_memory()
     check_start(config, data, fabric.world_size)
     last = folder / "last.json"
-    if last.is_file() and not resume:
+    if not resume and (last.is_file() or (folder / "final.json").is_file()):
         raise TrainingError(f"{folder} already holds a run: resume it (--resume), or delete the folder to start over")
 
     net, average, optimizer = make_model(config, fabric)
@@ -303,6 +316,8 @@ def run_epochs(
     data = data.to(fabric.device)
     best = average if average is not None else net  # the weights that are tested and kept
     interrupted = None
+    if fabric.is_global_zero and (warning := average_lags(config, data)):
+        print(warning)
     with progress_bar(fabric) as progress:
         try:
             for epoch in range(len(history) + 1, config.epochs + 1):

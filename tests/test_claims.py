@@ -356,9 +356,9 @@ def test_class_aware_sampling_wins_in_accuracy_score(generated):
 
 def test_the_label_helps_and_the_prior_costs(generated):
     """tbl-generation:
-    'every column improves, and both models pass the workaround, in accuracy score within its spread (one seed each,
-    and not in recall). At the same weight the label helps; drawing from the prior costs.', 'At the same KL weight a
-    label helps, and drawing from the prior costs', 'costs some of the samples their class'
+    'every column improves (not recall), and both models pass the workaround, in accuracy score within its spread (one
+    seed each). At the same weight the label helps; drawing from the prior costs.', 'At the same KL weight a
+    label helps, and drawing from the prior costs'
     """
     score = "classification_accuracy_score"
     for model in ("spatial", "adaln"):
@@ -454,12 +454,14 @@ def test_part_of_the_style_is_shared(generated):
 
 def test_the_class_means_fool_what_the_solution_says_they_fool(generated, yardsticks):
     """tbl-generation:
-    'about as much as the spatial model', 'if less than one might think', 'and the Fréchet distance are not fooled'
+    'about as much as the spatial model', 'if less than one might think', 'Precision is half fooled', 'and the Fréchet
+    distance are not.'
     """
     means = yardsticks["class_means"]
     for measure in ("conditional_accuracy", "conditional_accuracy_second"):
         assert abs(means[measure] - generated["spatial"][measure]) < 0.015
     assert means["precision"] < 0.6 * min(model["precision"] for model in generated.values())
+    assert means["precision"] > 0.45 and yardsticks["noise"]["precision"] > 0.1
     assert means["classification_accuracy_score"] > 0.6 and means["coverage"] < 0.01
     assert means["frechet_distance"] > 3 * max(model["frechet_distance"] for model in generated.values())
 
@@ -472,8 +474,8 @@ def of():
 
 def test_a_blind_encoder_leaves_the_class_in_z(of):
     """tbl-arms:
-    'A blind encoder costs much of what the label brings', 'With a blind encoder the decoder takes most of the
-    class from'
+    'After one epoch a blind encoder costs much of what the label brings', 'With a blind encoder the decoder takes most
+    of the class from'
     """
     for model in ("spatial", "adaLN"):
         blind = f"{model}, blind encoder"
@@ -485,13 +487,14 @@ def test_a_blind_encoder_leaves_the_class_in_z(of):
 def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(of):
     """fig-leakage:
     'with a blind encoder nearly as often', 'it takes training', 'more often than off those of a model without
-    labels', 'Some of the class stays in', 'offset can line up the classes', 'a linear probe soon finds next to nothing,
-    an MLP still some'
+    labels', 'Some of the class stays in', 'offset can line up the classes', 'after 20 epochs a linear probe finds
+    next to nothing, an MLP still some'
     """
     linear = "probe_linear_accuracy"
     for model in ("spatial", "adaLN"):
         assert 0 < of("unconditional", linear) - of(f"{model}, blind encoder", linear) < 0.06
-        assert of(f"{model}, blind encoder", linear) > of(model, linear) > of(f"{model}, 20 epochs", linear) + 0.2
+        assert of(f"{model}, blind encoder", linear) > of(model, linear) > of(f"{model}, 4 epochs", linear) + 0.2
+        assert of(f"{model}, 4 epochs", linear) > of(f"{model}, 20 epochs", linear) + 0.1
         assert of(model, "probe_mlp_accuracy") > of(f"{model}, 20 epochs", "probe_mlp_accuracy") + 0.2
         assert of(f"{model}, 20 epochs", "probe_mlp_accuracy") > 0.3 > 2 * of(f"{model}, 20 epochs", linear)
     assert of("spatial", "probe_mlp_accuracy") > of("unconditional", "probe_mlp_accuracy") + 0.01
@@ -500,7 +503,7 @@ def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(
 @torch.no_grad()
 def test_the_judge_along_the_blends(ends):
     """fig-blend-judge:
-    'even to them the judge does not answer in a straight line', 'the spatial model rises steadily', 'and adaLN waits
+    'The judge bends even that one', 'the spatial model rises steadily', 'and adaLN waits
     until past the middle', 'pixels soon count as a boot', 'adaLN has a threshold, between 20 and 30 %, before the
     others have moved much', 'the judge is never convinced'
     """
@@ -542,7 +545,7 @@ def test_a_blind_encoder_shows_in_the_swap_and_not_in_the_distortion(of):
 def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
     """tbl-arms:
     'it leads in accuracy and in label swaps', 'hardly below the spatial model's, at one or two more nats', 'behind that
-    model in all four columns on samples', 'if anything higher', 'most of that lead is gone'
+    model in all four columns on samples', 'if anything higher', 'Three epochs later little of it is left'
     """
     for other in ("spatial", "added"):
         for measure in ("conditional_accuracy", "label_swap_accuracy"):
@@ -558,8 +561,9 @@ def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
         sign = 1 if MEASURES[measure][1] == "higher" else -1
         assert sign * of(matched, measure) < sign * of("spatial", measure)
     assert of("adaLN, random start", accuracy) > of("adaLN", accuracy)
-    late = of("adaLN, 20 epochs", accuracy) - of("spatial, 20 epochs", accuracy)
-    assert late < 0.5 * (of("adaLN", accuracy) - of("spatial", accuracy))
+    for measure in (accuracy, "label_swap_accuracy"):
+        later = of("adaLN, 4 epochs", measure) - of("spatial, 4 epochs", measure)
+        assert 0 < later < 0.2 * (of("adaLN", measure) - of("spatial", measure))
     sizes = [count_parameters(VAE(CONDITIONING[arm])) for arm in ("spatial", "adaLN", matched)]
     assert round(100 * (sizes[1] / sizes[0] - 1)) == 22 and round(100 * (sizes[2] / sizes[0] - 1)) == 2
 
@@ -589,19 +593,22 @@ def test_class_aware_sampling_leads_the_table_of_arms(of):
 
 def test_what_moves_a_model_off_the_curve(of):
     """fig-rate-distortion:
-    'Towards the lower left lead longer training', 'the label-channel peer', 'pays for its ignorance'
+    'Towards the lower left lead longer training', 'the label-channel peer', 'has to say the class',
+    '(on average; seeds differ by as much). To name one of ten takes 2.3.'
     """
     pairs = [("spatial, 20 epochs", "spatial"), ("adaLN, 20 epochs", "adaLN"), ("label-channel peer", "spatial")]
     for better, worse in pairs:
         assert of(better, "rate") < of(worse, "rate") and of(better, "distortion") < of(worse, "distortion")
-    assert abs(of("unconditional", "distortion") / of("adaLN", "distortion") - 1) < 0.02
-    assert of("unconditional", "rate") - of("adaLN", "rate") > 2.3
+    without, with_label = "unconditional, 20 epochs", "spatial, 20 epochs"
+    assert abs(of(without, "distortion") / of(with_label, "distortion") - 1) < 0.01
+    rates = [run["rate"] for run in measured(without)]
+    assert 1.8 < of(without, "rate") - of(with_label, "rate") < max(rates) - min(rates)
 
 
 def test_the_weight_swept(of):
-    """fig-sweep:
-    'the Fréchet distance is lowest, and coverage highest, at 0.01', 'as often as by chance', 'and accuracy score
-    are higher than at 0.01', 'blurred prototypes, which cover'
+    """fig-rate-distortion:
+    'the Fréchet distance is lowest, and coverage highest, at 0.01', 'hardly more often than by chance', 'and accuracy
+    score are higher than at 0.01', 'blurred prototypes, which cover'
     """
     small, less, middle, large = "spatial, weight 0.0005", "spatial, weight 0.002", "spatial", "spatial, weight 0.05"
     sweep = (small, less, middle, large)
@@ -632,19 +639,21 @@ def test_every_weight_has_three_seeds():
 
 def test_a_smaller_weight_lowers_distortion_and_costs_nats(at_weights):
     """kl_weight fig-curve:
-    'each step to a smaller weight lowers distortion', 'Nearly half of them carry less than 0.1 nats'
+    'each step to a smaller weight lowers distortion', 'Nearly half of them carry less than 0.1 nats', 'after longer
+    training some are switched off at 0.01 already'
     """
     distortion, rate = at_weights("distortion"), at_weights("rate")
     assert distortion == sorted(distortion) and rate == sorted(rate, reverse=True)
     assert [ARMS[arm].kl_weight for arm in WEIGHTS] == [0.0005, 0.002, 0.01, 0.05]
     assert min(at_weights("active_units")) > 40
+    assert max(run["active_units"] for run in measured(TWENTY["adaln"])) < 49
     faint = [sum(nats < 0.1 for nats in run["kl_per_dimension"]) for run in measured(WEIGHTS[-1])]
     assert 0.4 * 49 < mean(faint) < 0.5 * 49
 
 
 def test_samples_from_the_prior_cover_most_in_the_middle(at_weights):
     """kl_weight fig-prior:
-    'Only coverage has', 'The gap closes as the weight grows and accuracy climbs', 'which is chance'
+    'Only coverage has', 'The gap closes as the weight grows and accuracy climbs', 'hardly more than chance'
     """
     gap, seen, coverage = map(at_weights, ("aggregate_gap", "conditional_accuracy", "coverage"))
     assert gap == sorted(gap, reverse=True) and seen == sorted(seen) and abs(seen[0] - 0.1) < 0.03
@@ -685,7 +694,7 @@ def test_the_main_post_hands_on_to_the_other():
 
 
 def claims():
-    """Where and which words, of every test above: ("class_conditional_vae", "fig-sweep", "as often as by chance")."""
+    """Where and which words, of every test above: ("class_conditional_vae", "tbl-arms", "if anything higher")."""
     for name, function in list(globals().items()):
         if name.startswith("test_") and name != "test_every_claim_stands_on_its_page":
             where, _, quoted = " ".join(function.__doc__.split()).partition(": ")

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -90,7 +91,7 @@ def test_evaluate_prints_and_writes_the_measures_of_any_checkpoint(model, quick_
     assert main(["evaluate", str(tmp_path / "final.json"), "--seeds=2", f"--out={out}"]) == 0
     written, printed = json.loads(out.read_text()), capsys.readouterr().out
     assert written["sampling_seeds"] == [0, 1] and MEASURES.keys() <= written["measures"].keys()
-    assert [path.name for path in out.parent.iterdir()] == ["measures.json"]
+    assert [path.name for path in out.parent.iterdir()] == ["measures.json"]  # and nothing of an early try
     assert all(name in printed for name, _ in MEASURES.values()) and str(out) in printed
     spread = written["measures"]["frechet_distance"], written["measures"]["frechet_distance_std"]
     assert "{:.4f} ± {:.4f}".format(*spread) in printed
@@ -147,11 +148,17 @@ def test_info_lists_what_ships(capsys):
         (["sample", "adaln-w0.25-kl0.01-muon", "--class=Hat"], "no class 'Hat'; there are 0 to 9, or by name: T-shirt"),
         (["sample", "adaln-w0.25-kl0.01-muon", "--class=10"], "no class '10'"),
         (["train", "--data=nowhere"], "nowhere is neither a folder of IDX files nor an .npz file"),
-        (["sample", "nothing", "--class=3", "--count=0"], "--count must be 1 or more"),
-        (["train", "--width=0.01"], "use 0.125 or more"),
+        (["sample", "nothing", "--class=3", "--count=0"], "--count must lie in 1 .. 1000, got 0"),
+        (["sample", "nothing", "--class=3", f"--count={10**30}"], "--count must lie in 1 .. 1000"),
+        (
+            ["sample", "nothing", "--class=3", "--out=s.doc"],
+            "--out must name a kind of picture, such as .png, got s.doc",
+        ),
+        (["train", "--width=0.01"], "width must lie in 0.125 .. 64"),
         (["evaluate", "nothing"], "no weights called 'nothing'"),
         (["evaluate", "adaln-w0.25-kl0.01-muon", "--seeds=0"], "--seeds must be 1 or more, got 0"),
         (["evaluate", "adaln-w0.25-kl0.01-muon", f"--out={__file__}/m.json"], "File exists"),
+        (["evaluate", "adaln-w0.25-kl0.01-muon", f"--out={Path(__file__).parent}"], "Is a directory"),
         (["train", "--images=-5"], "--images must be 0 (all) or more, got -5"),
         (["train", "--seed=-1"], "seed must lie in 0 .. 2^32 - 1, got -1"),
         (["train", "--images=100", "--width=0.125"], "batch_size 256 is more than the 100 training images"),

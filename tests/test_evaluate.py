@@ -23,7 +23,15 @@ from cvae_support.evaluate import (
 )
 from cvae_support.evaluation import class_grid, first_per_class
 from cvae_support.judge import Judge, SecondJudge, features
-from cvae_support.metrics import frechet_distance, seeded, style_consistency
+from cvae_support.metrics import (
+    active_units,
+    aggregate_gap,
+    frechet_distance,
+    kernel_distance,
+    precision_recall_density_coverage,
+    seeded,
+    style_consistency,
+)
 from cvae_support.models import VAE
 
 STYLE_PARTS = {"style_ink", "style_height", "style_width", "style_brightness"}
@@ -188,6 +196,28 @@ def test_the_probe_learns_from_sampled_z_of_training_images(model, some, judges,
     ):
         encoded = evaluation.encode(net, images, labels)
         assert z.equal(encoded.z) and not z.equal(encoded.mu) and y.equal(labels)
+
+
+def test_every_measure_is_of_what_it_says(model, some, judges):
+    """Gap and kernel distance of sampled z, active units of mu; samples in the first judge's features."""
+    net = model("spatial")
+    found, _ = evaluated(net, some, judges, sampling_seeds=(3,))
+    index = first_per_class(some.train_labels, 10)
+    y_train = some.train_labels[index]
+    train = evaluation.encode(net, some.train_images[index], y_train)
+    test = evaluation.encode(net, some.test_images, some.test_labels)
+    prior = torch.randn(100, 49, generator=torch.Generator().manual_seed(0))
+    images, labels = draw_samples(net, train.z, y_train, 3, class_aware=False)
+    real, fake = (features(judges[0], x) for x in (to_float(some.test_images), images))
+    wanted = {
+        "active_units": active_units(test.mu),
+        "aggregate_gap": aggregate_gap(torch.cat([train.z, test.z])),
+        "aggregate_kernel_distance": kernel_distance(test.z.flatten(1), prior),
+        "kernel_distance": kernel_distance(real, fake),
+        "classification_accuracy_score": evaluation.classification_accuracy_score(images, labels, some, 3),
+        **precision_recall_density_coverage(real, fake, k=5),
+    }
+    assert {name: found[name] for name in wanted} == pytest.approx(wanted, rel=1e-4, abs=1e-9)
 
 
 def test_style_is_that_of_images_which_share_z(model, some, judges):

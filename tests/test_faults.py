@@ -107,6 +107,7 @@ def test_a_record_that_lacks_a_part(saved, name):
     "change",
     [
         {"history": None}, {"weights": 3}, {"config": []}, {"classes": "ab"}, {"sha256": 0}, {"fingerprint": None},
+        {"history": [2]}, {"classes": [1]}, {"weights": ""}, {"versions": 3}, {"config": {"width": 1e308}},
         {"config": {"model": "spatial", "width": float("inf")}}, {"config": {"model": "spatial", "colour": "red"}},
         {"format": 2}, {"fingerprint": "0123456789abcdef"},
     ],
@@ -332,13 +333,13 @@ def test_killed_while_saving(tmp_path, call):
     record |= {"fingerprint": "", "data": ""}
 
     def write(value):
-        save_tensors(path, {"a": torch.full((50,), value)}, record | {"history": [value]})
+        save_tensors(path, {"a": torch.full((50,), value)}, record | {"history": [{"loss": value}]})
 
     write(0.0)
     assert not killed_before_call(SAVE_CALLS, lambda: write(1.0))  # there are no more moments than these
     assert killed_before_call(call, lambda: write(2.0))
     tensors, found = load_checkpoint(path)
-    assert found["history"] == [tensors["a"].mean().item()] and found["history"] in ([1.0], [2.0])
+    assert found["history"] == [{"loss": tensors["a"].mean().item()}] and tensors["a"].mean() in (1.0, 2.0)
     write(3.0)
     assert load_checkpoint(path)[0]["a"].eq(3).all()
     assert len([file for file in path.parent.iterdir() if file.suffix != ".partial"]) == 2
@@ -440,9 +441,11 @@ def test_a_full_disk_while_a_run_starts(full_disk, few, config):
 
 
 def test_a_full_disk_for_a_picture(full_disk, capsys):
+    """An older one stays."""
     picture = full_disk / "s.png"
+    picture.write_bytes(b"older")
     assert main(["sample", "adaln-w0.25-kl0.01-muon", "--class=3", "--count=100", f"--out={picture}"]) == 1
-    assert capsys.readouterr().err.startswith("error: ")
+    assert capsys.readouterr().err.startswith("error: ") and picture.read_bytes() == b"older"
 
 
 @posix

@@ -175,7 +175,7 @@ def test_bad_input_is_named(call, message):
         (dict(schedule="steps"), "schedule must be one of"),
         (dict(ema_decay=1.0), "ema_decay"),
         (dict(image_size=30), "multiple of 4"),
-        (dict(width=0.05), "use 0.125 or more"),
+        (dict(width=0.05), "width must lie in 0.125 .. 64"),
         (dict(epochs=0), "epochs must be positive"),
         (dict(kl_weight=-1), "kl_weight"),
         (dict(kl_weight=float("nan")), "kl_weight"),

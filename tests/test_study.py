@@ -8,7 +8,7 @@ from rich.console import Console
 
 from cvae_support import study
 from cvae_support.__main__ import main
-from cvae_support.checkpoints import SHIPPED_FOLDER, load_record
+from cvae_support.checkpoints import SHIPPED_FOLDER, load_checkpoint, load_record, save_checkpoint
 from cvae_support.config import Config
 from cvae_support.judge import judge_hashes
 from cvae_support.study import ARMS, SEEDS, at_epoch, curves, read, with_spread
@@ -70,6 +70,22 @@ def test_a_run_can_be_measured_class_aware_beside(small_study, monkeypatch):
     assert study.measured("two, class-aware") == [{"aware": True}] * 2
 
 
+def test_a_seed_that_ships_is_measured_by_its_own_weights_and_no_other(small_study, tmp_path, monkeypatch):
+    """Two seeds have one name, and only one of them ships."""
+    study.study(small_study)
+    one, two = (Config(**vars(study.ARMS["two"]) | {"seed": seed}) for seed in (1, 2))
+    mine = study.final_checkpoint(one, small_study)
+    assert mine.is_relative_to(tmp_path / "cache") and load_record(mine)["config"]["seed"] == 1
+    monkeypatch.setattr(study, "SHIPPED_FOLDER", tmp_path / "weights")
+    shipped = tmp_path / "weights" / f"{one.name}.json"
+    tensors, record = load_checkpoint(mine)
+    save_checkpoint(shipped, tensors, one, **{key: record[key] for key in ("data", "classes", "history")})
+    assert study.final_checkpoint(one, small_study) == shipped
+    assert load_record(study.final_checkpoint(two, small_study))["config"]["seed"] == 2
+    monkeypatch.setenv("CVAE_CACHE", str(tmp_path / "empty"))
+    assert study.final_checkpoint(one, small_study) == shipped and study.final_checkpoint(two, small_study) is None
+
+
 def test_measures_by_other_judges_are_made_again(small_study, monkeypatch):
     study.study(small_study)
     assert all(run["judges"] == judge_hashes() for run in read("measures"))
@@ -111,6 +127,11 @@ def test_results_of_another_machine_are_not_forgotten(small_study, tmp_path, mon
 
     shorter = [run | {"history": run["history"][:1]} for run in found]
     assert study.keep("study", shorter) == found
+    retrained = [run | {"history": [row | {"test_recon": 9.0} for row in run["history"]]} for run in found]
+    assert study.keep("study", retrained) == found  # the measures are of the first
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "write_atomically", lambda *_: pytest.fail("written, with nothing new"))
+        study.keep("study", shorter)
     changed = [run | {"fingerprint": "another"} for run in shorter]
     assert study.keep("study", changed) == changed
 

@@ -216,6 +216,16 @@ def test_a_run_is_never_overwritten_by_mistake(few, config, tmp_path):
         train(config(epochs=1), few.first(96, 32), tmp_path, resume=True)
     with pytest.raises(CheckpointError, match="no checkpoint"):
         train(config(epochs=1), few, tmp_path / "nothing-here", resume=True)
+    (tmp_path / "last.json").unlink()  # the weights to use are there all the same
+    with pytest.raises(TrainingError, match="already holds a run"):
+        train(config(epochs=1), few, tmp_path)
+
+
+def test_an_average_that_reaches_over_most_of_the_run_is_warned_of(few, config, tmp_path, capsys):
+    steps = 160 // config().batch_size
+    for decay, warned in ((0.998, True), (0.0, False), (1 - 4 / steps, False)):
+        train(config(epochs=1, ema_decay=decay), few, tmp_path / str(decay))
+        assert ("it will lag behind" in capsys.readouterr().out) == warned
 
 
 @pytest.mark.parametrize(

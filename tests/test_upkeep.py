@@ -1,5 +1,6 @@
 """What the next maintainer relies on: tables that are true, pins that agree, a map that is complete."""
 
+import http.client
 import json
 import re
 import subprocess
@@ -160,6 +161,20 @@ def test_the_check_of_links_finds_them_and_says_what_is_gone(script, monkeypatch
     assert "https://arxiv.org/abs/1312.6114: answers 404" in capsys.readouterr().out
     monkeypatch.setattr(links, "answer", lambda address: "refused (403)")
     assert links.main() == 0
+
+
+@pytest.mark.parametrize("tool", ["fetch_runtime", "check_links"])
+def test_a_server_that_breaks_off_is_reported_and_no_more(script, tool, tmp_path, monkeypatch, capsys):
+    def broken(*_, **__):
+        raise http.client.IncompleteRead(b"")
+
+    monkeypatch.setattr("urllib.request.urlopen", broken)
+    monkeypatch.setenv("CVAE_CACHE", str(tmp_path))
+    if tool == "fetch_runtime":
+        assert not script("tools/fetch_runtime.py").bring_runtime(tmp_path / "site")
+        assert "cannot be had (IncompleteRead" in capsys.readouterr().err
+    else:
+        assert script("tools/check_links.py").answer("https://a.org").startswith("cannot be reached: IncompleteRead")
 
 
 def test_the_version_is_the_same_everywhere():

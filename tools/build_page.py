@@ -299,7 +299,7 @@ def main() -> int:
     try:
         copy_assets()
         bring_runtime(SITE)
-        posts = sorted((build_post(path) for path in notebooks), key=lambda post: post["date"], reverse=True)
+        posts = sorted((build_post(path) for path in notebooks), key=lambda post: post["date"])
         first = notebooks[0].with_suffix(".qmd")
         build_landing(posts, first if first.is_file() else None)
     except (PageError, NotebookError) as error:

@@ -5,6 +5,7 @@
 Links inside the site are the tests' business. A server that refuses machines (401, 403, 429) is reported and passes.
 """
 
+import http.client
 import re
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def answer(address: str) -> str:
             return ""
     except urllib.error.HTTPError as error:
         return f"refused ({error.code})" if error.code in REFUSALS else f"answers {error.code}"
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         return f"cannot be reached: {error}"
 
 

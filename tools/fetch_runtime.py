@@ -13,6 +13,7 @@ threads need headers that static hosts do not send. Why not WebGPU, DESIGN.md sa
 
 import base64
 import hashlib
+import http.client
 import io
 import json
 import os
@@ -82,7 +83,7 @@ def bring_runtime(site: Path) -> bool:
         facts = {name: {"bytes": (cache / name).stat().st_size, "sha256": FILES[name][1]} for name in FILES}
         write(target / "ort.json", json.dumps(facts).encode())
         return True
-    except (OSError, ValueError) as error:  # URLError is an OSError
+    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
         print(f"onnxruntime-web {VERSION} cannot be had ({error}): the page will not run the decoder", file=sys.stderr)
         return False
 
