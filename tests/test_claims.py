@@ -85,7 +85,7 @@ def test_the_lead_of_the_fast_recipe_shrinks_with_the_length_of_the_run(study):
 
 def test_muon_keeps_more_of_the_lead(study):
     """fig-recipes:
-    'keeps more of it', ', or not within 100.', 'with Muon it shrinks less.', 'So 20 epochs with Muon do, on
+    'keeps more of it', 'with Muon it shrinks less.', 'So 20 epochs with Muon do, on
     average and within the spread, what 100 plain ones do'
     """
     muon, average = at_epoch(study, "spatial, 20 epochs", 20), average_of_plain(study)
@@ -192,14 +192,11 @@ def test_adaln_is_ahead_on_both_sides(ends):
 def test_adaln_ends_below_every_spatial_seed_by_less_than_two_deviations(study):
     """fig-curves-both:
     'Each model was trained from three seeds', 'Every adaLN run ends below every spatial one', 'the lead is less than
-    two standard deviations of the spatial seeds; after four epochs it was less than one'
+    two standard deviations of the spatial seeds'
     """
     spatial, adaln = (at_epoch(study, f"{model}, 20 epochs", 20) for model in ("spatial", "adaLN"))
     assert len(spatial) == len(adaln) == len(SEEDS) == 3 and max(adaln) < min(spatial)
     assert stdev(spatial) < mean(spatial) - mean(adaln) < 2 * stdev(spatial)
-    spatial, adaln = (at_epoch(study, f"{model}, 4 epochs") for model in ("spatial", "adaLN"))
-    assert len(spatial) == len(adaln) == 3
-    assert 0 < mean(spatial) - mean(adaln) < stdev(spatial)
 
 
 def test_reconstruction_falls_and_the_kl_ends_lower(study):
@@ -306,12 +303,10 @@ def test_the_judges_are_as_good_as_the_text_says():
 
 def test_adaln_is_ahead_in_every_column(generated):
     """tbl-generation:
-    'The second judge says nearly the same', 'adaLN is ahead of the spatial model in every column', '(not in recall)',
+    'adaLN is ahead of the spatial model in every column', '(not in recall)',
     'in accuracy and Fréchet distance each of its runs is ahead of each spatial one'; and the summary's 'a little ahead
     of the spatial map'
     """
-    for model in (generated["spatial"], generated["adaln"]):
-        assert abs(model["conditional_accuracy"] - model["conditional_accuracy_second"]) < 0.02
     spatial, adaln = (measured(f"{model}, 20 epochs") for model in ("spatial", "adaLN"))
     assert len(spatial) == len(adaln) == 3
     for measure in OF_SAMPLES:
@@ -404,9 +399,7 @@ def test_every_arm_has_three_seeds():
 
 
 def test_the_latents_that_are_switched_off_lie_at_the_edge():
-    """tbl-latents:
-    'nearly all at the edge of the 7 by 7 map', 'At 0.0005 every latent carries more than one nat', 'it is wider'
-    """
+    """tbl-latents: 'nearly all at the edge of the 7 by 7 map', 'it is wider'"""
     for arm in SHIPPED:
         for run in measured(arm):
             nats = torch.tensor(run["kl_per_dimension"]).view(7, 7)
@@ -582,15 +575,6 @@ def test_the_peers_are_on_either_side(of):
     assert 6 < sizes[0] / sizes[1] < 6.5
 
 
-def test_class_aware_sampling_leads_the_table_of_arms(of):
-    """tbl-arms: 'leads here too: in Fréchet distance, accuracy and, barely, accuracy score'"""
-    best = "unconditional, weight 0.0005"
-    assert max(CONDITIONING, key=lambda arm: of(arm, "conditional_accuracy")) == best
-    assert min(CONDITIONING, key=lambda arm: of(arm, "frechet_distance")) == best
-    first, second = sorted((of(arm, "classification_accuracy_score") for arm in CONDITIONING), reverse=True)[:2]
-    assert first == of(best, "classification_accuracy_score") and first - second < 0.01
-
-
 def test_what_moves_a_model_off_the_curve(of):
     """fig-rate-distortion:
     'Towards the lower left lead longer training', 'the label-channel peer', 'has to say the class',
@@ -607,7 +591,7 @@ def test_what_moves_a_model_off_the_curve(of):
 
 def test_the_weight_swept(of):
     """fig-rate-distortion:
-    'the Fréchet distance is lowest, and coverage highest, at 0.01', 'hardly more often than by chance', 'and accuracy
+    '0.01 has the lowest Fréchet distance and the highest coverage', 'hardly more often than by chance', 'and accuracy
     score are higher than at 0.01', 'blurred prototypes, which cover'
     """
     small, less, middle, large = "spatial, weight 0.0005", "spatial, weight 0.002", "spatial", "spatial, weight 0.05"
