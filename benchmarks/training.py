@@ -220,11 +220,14 @@ def main() -> None:
     steps = arguments.steps or (40 if device == "cpu" else 200)  # an epoch has 234
 
     turns = [loop for _ in range(arguments.rounds) for loop in LOOPS]
-    found = [(loop, in_a_process(loop, config, steps, device)) for loop in turns]
-    best = {
-        loop: max((row for name, row in found if name == loop), key=lambda row: row["images_per_second"])
-        for loop in LOOPS
-    }
+    with tempfile.TemporaryDirectory() as nothing_compiled_yet:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = nothing_compiled_yet
+        found = [(loop, in_a_process(loop, config, steps, device)) for loop in turns]
+    best = {}
+    for loop in LOOPS:
+        rows = [row for name, row in found if name == loop]
+        best[loop] = max(rows, key=lambda row: row["images_per_second"])
+        best[loop]["warm_up_seconds"] = max(row["warm_up_seconds"] for row in rows)  # the first compiles, others read it
     # Ours; the obvious loop stays with float32.
     precision = "bfloat16" if training.precision_of(training.make_fabric()) == "bf16-mixed" else "float32"
     peaks = {"float32": matrix_peak(device, torch.float32)}
