@@ -227,7 +227,7 @@ def main() -> None:
     for loop in LOOPS:
         rows = [row for name, row in found if name == loop]
         best[loop] = max(rows, key=lambda row: row["images_per_second"])
-        best[loop]["warm_up_seconds"] = max(row["warm_up_seconds"] for row in rows)  # the first compiles, others read it
+        best[loop]["warm_up_seconds"] = max(row["warm_up_seconds"] for row in rows)  # the first one compiles
     # Ours; the obvious loop stays with float32.
     precision = "bfloat16" if training.precision_of(training.make_fabric()) == "bf16-mixed" else "float32"
     peaks = {"float32": matrix_peak(device, torch.float32)}
