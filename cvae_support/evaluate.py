@@ -207,7 +207,10 @@ def draw_samples(model: VAE, z_train: Tensor, y_train: Tensor, seed: int, class_
 
 
 def latent(test: Encoded, train: Encoded, y_test: Tensor, y_train: Tensor) -> dict[str, Any]:
-    """What z holds: units in use, distance to the prior, and the class. Of sampled z, except for active units."""
+    """What z holds: units in use, distance to the prior, and the class. Of sampled z, except for active units.
+
+    Codes of training and test images are sampled with the same noise, which adds some 0.01 nats to the gap.
+    """
     z = torch.cat([train.z, test.z]).flatten(1)
     y = torch.cat([y_train, y_test])
     prior = torch.randn(test.z.flatten(1).shape, generator=torch.Generator().manual_seed(0))
