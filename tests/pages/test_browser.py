@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 POST = "posts/class_conditional_vae/class_conditional_vae.html"
-FIGURES = 17  # drawn by Plotly
+FIGURES = 16  # drawn by Plotly
 GRID = '.cvae-figure[aria-label^="Ten rows of eight generated"][aria-label*="spatial"]'
 MAP = '.cvae-figure[aria-label^="A scatter of 3,000"]'
 

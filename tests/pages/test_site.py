@@ -20,7 +20,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 POST = "posts/class_conditional_vae/class_conditional_vae"
 POSTS = sorted(path for path in (ROOT / "posts").glob("*/*.qmd") if not path.name.startswith("_"))
-FIGURES = 17  # drawn by Plotly
+FIGURES = 16  # drawn by Plotly
 SECTIONS = (
     "From unconditional to conditional", "Setup", "base architecture", "Spatial concatenation", "Group normalization",
     "Adaptive layer normalization", "Comparing", "taken apart", "What the numbers say", "How the models were trained",
