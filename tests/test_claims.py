@@ -538,7 +538,7 @@ def test_a_blind_encoder_shows_in_the_swap_and_not_in_the_distortion(of):
 def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
     """tbl-arms:
     'it leads in accuracy and in label swaps', 'hardly below the spatial model's, at one or two more nats', 'behind that
-    model in all four columns on samples', 'if anything higher', 'Three epochs later little of it is left'
+    model in all four columns on samples', 'if anything higher', 'With four epochs little of it is left'
     """
     for other in ("spatial", "added"):
         for measure in ("conditional_accuracy", "label_swap_accuracy"):
