@@ -53,7 +53,7 @@ class Config:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
         if self.image_size < 4 or self.image_size % 4:
             raise ValueError(f"image_size must be a positive multiple of 4, got {self.image_size}")
-        for name in ("width", "num_classes", "epochs", "batch_size", "learning_rate"):
+        for name in ("num_classes", "epochs", "batch_size", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**32:

@@ -1,6 +1,6 @@
 """The site, built from a copy of the project: with Quarto where it is on PATH, and without it always.
 
-What only a browser can see is in test_page.py.
+What only a browser can see is in test_browser.py.
 """
 
 import json
