@@ -53,8 +53,9 @@ class Muon(torch.optim.Adam):
             grads, means = [p.grad for p in kernels], [self.state[p]["momentum"] for p in kernels]
             torch._foreach_lerp_(means, grads, 1 - MOMENTUM)
             torch._foreach_lerp_(grads, means, MOMENTUM)  # a look ahead, as Nesterov's
-            moves = orthogonalize(torch.stack([grad.reshape(shape) for grad in grads])) * max(shape) ** 0.5
+            moves = orthogonalize(torch.stack([grad.reshape(shape) for grad in grads]))
+            moves *= ADAMS_STEP * max(shape) ** 0.5 * group["lr"]
             for p, move in zip(kernels, moves, strict=True):
-                p.sub_(move.view(p.shape), alpha=ADAMS_STEP * group["lr"])
+                p.sub_(move.view(p.shape))
                 p.grad = None  # so that Adam passes it over
         return super().step(closure)

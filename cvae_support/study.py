@@ -66,7 +66,15 @@ CONDITIONING = {
     "adaLN, random start": replace(ADALN, zero_init=False),
     **{f"spatial, weight {weight:g}": replace(ONE_EPOCH, kl_weight=weight) for weight in (0.0005, 0.002, 0.05)},
 }
-# The models that ship.
+# The models of the page, at full width: larger batches keep a GPU busy. The study does not train them.
+FULL = Config("spatial", recipe="muon", batch_size=128, learning_rate=0.012, ema_decay=0.995)
+FULL_WIDTH = {
+    "spatial, full width": FULL,
+    "adaLN, full width": replace(FULL, model="adaln"),
+    "unconditional, full width": replace(FULL, model="unconditional"),
+    "unconditional, weight 0.0005, full width": replace(FULL, model="unconditional", kl_weight=0.0005),
+}
+# The small models that ship.
 SHIPPED = {
     "spatial, 20 epochs": MUON,
     "adaLN, 20 epochs": replace(MUON, model="adaln"),
@@ -76,12 +84,14 @@ SHIPPED = {
 # Conditional models once more, z drawn where the codes of each class are and not from the prior; of the seeds whose
 # weights are at hand.
 CLASS_AWARE = {
-    f"{arm}, class-aware": (SHIPPED | CONDITIONING)[arm]
-    for arm in ("spatial, 20 epochs", "adaLN, 20 epochs", "spatial, weight 0.0005")
+    f"{arm}, class-aware": (FULL_WIDTH | SHIPPED | CONDITIONING)[arm]
+    for arm in (
+        "spatial, full width", "adaLN, full width", "spatial, 20 epochs", "adaLN, 20 epochs", "spatial, weight 0.0005",
+    )
 }
 # Between one epoch and twenty: every seed of the fast recipe.
 FOUR_EPOCHS = {"spatial, 4 epochs": FAST, "adaLN, 4 epochs": replace(FAST, model="adaln")}
-MEASURED = SHIPPED | FOUR_EPOCHS | CONDITIONING
+MEASURED = FULL_WIDTH | SHIPPED | FOUR_EPOCHS | CONDITIONING
 ARMS = {
     **MEASURED,
     **SEARCH,
@@ -211,7 +221,7 @@ def final_checkpoint(config: Config, data: Dataset) -> Path | None:
 def measure(data: Dataset) -> None:
     """Evaluate every finished run that has not been yet. A model that ships is sampled three times over."""
     judge, second = load_judge("judge"), load_judge("second")
-    shipped = SHIPPED_FOLDER / f"{MUON.name}.json"  # of whichever seed was chosen
+    shipped = SHIPPED_FOLDER / f"{FULL.name}.json"  # of whichever seed was chosen
     made_with = {"judges": judge_hashes(), "reconstructions_of": load_record(shipped)["fingerprint"]}
     if dict(read("floors")).get("made_with") != made_with:
         rows = floors(data, judge, second)
@@ -262,8 +272,12 @@ def is_known(arm: str, config: Config) -> bool:
 
 
 def study(data: Dataset, train: bool = True) -> Table:
-    """Train and measure what the results lack (or nothing), keep the results, and return their table."""
-    for arm, config in runs(ARMS) if train else ():
+    """Train and measure what the results lack (or nothing), keep the results, and return their table.
+
+    The models of full width are not trained here: tools/train_weights.py --width 1 does that.
+    """
+    trained = {arm: config for arm, config in ARMS.items() if arm not in FULL_WIDTH}
+    for arm, config in runs(trained) if train else ():
         if not is_known(arm, config):
             local_run(config, data)
             keep("study", collect(ARMS, data))

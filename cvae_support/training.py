@@ -13,7 +13,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from cvae_support.muon import Muon
 
 WARM_UP = 0.1  # share of a "one-cycle" run in which the rate climbs to its peak
 TEST_BATCH = 500
+COMPILED_FROM = 10_000  # steps
 ADVICE = "A lower learning rate usually helps"  # against losses that are no longer numbers
 PRECISIONS = ("32-true", "bf16-mixed")  # others would need a gradient scaler, or weights and average rounded alike
 
@@ -198,7 +199,10 @@ def make_model(config: Config, fabric: Fabric) -> tuple[VAE, VAE | None, torch.o
     # Channels last is the faster layout for these convolutions on a CPU; on a GPU it has not been tried.
     net = net.to(fabric.device, memory_format=torch.channels_last)
     optimizer_class = Muon if config.optimizer == "Muon" else torch.optim.Adam
-    optimizer = optimizer_class(net.parameters(), lr=config.learning_rate, fused=fabric.device.type in ("cpu", "cuda"))
+    optimizer = optimizer_class(
+        net.parameters(), lr=config.learning_rate,
+        fused=fabric.device.type in ("cpu", "cuda"), capturable=fabric.device.type == "cuda",
+    )  # fmt: skip
     average = copy.deepcopy(net).requires_grad_(False) if config.ema_decay else None
     return net, average, optimizer
 
@@ -312,8 +316,10 @@ def run_epochs(
 ) -> None:
     """Train from where history ends to the last epoch, add a row to it for each, and write the checkpoints."""
     last = folder / "last.json"
-    model, optimizer = fabric.setup(net, optimizer)
+    compiled = compile_pays(config, data, fabric)
+    model, optimizer = fabric.setup(torch.compile(net) if compiled else net, optimizer)
     data = data.to(fabric.device)
+    step = make_step(config, data, fabric, model, optimizer, average)
     best = average if average is not None else net  # the weights that are tested and kept
     interrupted = None
     if fabric.is_global_zero and (warning := average_lags(config, data)):
@@ -322,7 +328,7 @@ def run_epochs(
         try:
             for epoch in range(len(history) + 1, config.epochs + 1):
                 start = time.perf_counter()
-                losses = train_epoch(config, data, epoch, fabric, model, optimizer, average, progress)
+                losses = train_epoch(config, data, epoch, fabric, step, progress)
                 check_finite(losses, epoch, last)
                 recon, kl = losses.mean(dim=0).tolist()
                 seconds = time.perf_counter() - start
@@ -361,45 +367,97 @@ def progress_bar(fabric: Fabric) -> Progress:
     )  # fmt: skip
 
 
-def train_epoch(
-    config: Config,
-    data: Dataset,
-    epoch: int,
-    fabric: Fabric,
-    model,
-    optimizer,
-    average: VAE | None,
-    progress: Progress,
-) -> Tensor:
-    """One pass over the training set in random order; returns (steps, 2), recon and kl of every step."""
-    start = time.perf_counter()
-    generator = epoch_generator(config, epoch)
-    order = torch.randperm(len(data.train_images), generator=generator).to(fabric.device)
-    steps = len(order) // config.batch_size  # a last, smaller batch is left out; it is another one every epoch
-    share = slice(fabric.global_rank, None, fabric.world_size)  # this process's part of each batch
-    losses = torch.empty(steps, 2, device=fabric.device)
-    pinned = fabric.device.type == "cuda"  # from other memory a copy to cuda waits, whatever non_blocking says
-    task = progress.add_task(f"epoch {epoch}/{config.epochs}", total=steps, speed="")
-    for step in range(steps):
+def compile_pays(config: Config, data: Dataset, fabric: Fabric) -> bool:
+    """Whether torch.compile gains more in this run than it takes: on one GPU, if the run is long."""
+    steps = config.epochs * (len(data.train_images) // config.batch_size)
+    return fabric.device.type == "cuda" and fabric.world_size == 1 and steps >= COMPILED_FROM
+
+
+def make_step(
+    config: Config, data: Dataset, fabric: Fabric, model, optimizer, average: VAE | None
+) -> Callable[..., Tensor]:
+    """What train_epoch calls for every batch: step(index (B,), noise (B, 1, S/4, S/4), rate) -> recon and kl, (2,).
+
+    The data are on the device, and the model and the optimizer are as fabric.setup returns them.
+    """
+    torch.backends.cudnn.benchmark = True  # the shapes never change: let it try which kernels are fastest
+    begun = bool(optimizer.state)  # a resumed run has
+
+    def step(index: Tensor, noise: Tensor, rate: float | Tensor) -> Tensor:
+        nonlocal begun
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate((epoch - 1) * steps + step, config.epochs * steps, config)
-        index = order[step * config.batch_size : (step + 1) * config.batch_size][share]
-        # All the batch's noise is drawn everywhere and shared out, so that the number of processes changes nothing.
-        latent = (config.batch_size, 1, config.latent_size, config.latent_size)
-        eps = torch.randn(latent, generator=generator, pin_memory=pinned).to(fabric.device, non_blocking=True)[share]
+            group["lr"] = rate
         x = to_float(data.train_images[index])
-        recon, mu, log_var, _ = model(x, data.train_labels[index], eps)
+        recon, mu, log_var, _ = model(x, data.train_labels[index], noise)
         recon_loss, kl = vae_loss(recon, x, mu, log_var)
         fabric.backward(recon_loss + config.kl_weight * kl)
         optimizer.step()
         optimizer.zero_grad()
         if average is not None:  # torch's AveragedModel gives the same, but makes a GPU wait at every step
-            new = 1 - config.ema_decay if (epoch, step) != (1, 0) else 1.0  # it begins with the first step's weights
+            new = 1 - config.ema_decay if begun else 1.0  # it begins with the first step's weights
             torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in model.parameters()], new)
             for kept, latest in zip(average.buffers(), model.buffers(), strict=True):  # a peer's batch norms
                 kept.copy_(latest)
-        losses[step] = torch.stack([recon_loss.detach(), kl.detach()])  # kept on the device: no waiting in the loop
-        done = (step + 1) * config.batch_size
-        progress.update(task, advance=1, speed=f"{done / (time.perf_counter() - start):.0f} images/s")
+        begun = True
+        return torch.stack([recon_loss.detach(), kl.detach()])
+
+    return recorded(step) if fabric.device.type == "cuda" and fabric.world_size == 1 else step
+
+
+def recorded(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same step for a GPU, as a CUDA graph: recorded once, then replayed with the numbers of each call.
+
+    A step is a thousand small kernels, and to start them one by one takes longer than to run them.
+    """
+    ordinary, graph, aside = 3, torch.cuda.CUDAGraph(), torch.cuda.Stream()  # the first steps choose kernels
+    held: list[Tensor] = []
+    result = torch.empty(0)
+
+    def replay(*inputs: Tensor) -> Tensor:
+        nonlocal ordinary, result
+        if ordinary:
+            ordinary -= 1
+            aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(aside):
+                first = step(*inputs)
+            torch.cuda.current_stream().wait_stream(aside)
+            return first
+        if not held:
+            held.extend(value.clone() for value in inputs)
+            with torch.cuda.graph(graph):
+                result = step(*held)
+        for place, value in zip(held, inputs, strict=True):
+            place.copy_(value)
+        graph.replay()
+        return result
+
+    return replay
+
+
+def train_epoch(
+    config: Config, data: Dataset, epoch: int, fabric: Fabric, step: Callable[..., Tensor], progress: Progress
+) -> Tensor:
+    """One pass over the training set in random order; returns (steps, 2), recon and kl of every step.
+
+    All that the steps need is on the device before the first of them, so that none has to wait.
+    """
+    start = time.perf_counter()
+    generator, batch = epoch_generator(config, epoch), config.batch_size
+    steps = len(data.train_images) // batch  # a last, smaller batch is left out; it is another one every epoch
+    order = torch.randperm(len(data.train_images), generator=generator)[: steps * batch].view(steps, batch)
+    latent = (batch, 1, config.latent_size, config.latent_size)
+    noise = torch.stack([torch.randn(latent, generator=generator) for _ in range(steps)])
+    # All of a batch is drawn everywhere and shared out, so that the number of processes changes nothing.
+    share = slice(fabric.global_rank, None, fabric.world_size)
+    order, noise = (drawn[:, share].to(fabric.device) for drawn in (order, noise))
+    rates = [learning_rate((epoch - 1) * steps + done, config.epochs * steps, config) for done in range(steps)]
+    if fabric.device.type == "cuda":
+        rates = torch.tensor(rates, device=fabric.device)  # a recorded step reads its rate where it lies
+    losses = torch.empty(steps, 2, device=fabric.device)
+    task = progress.add_task(f"epoch {epoch}/{config.epochs}", total=steps, speed="")
+    for done in range(steps):
+        losses[done] = step(order[done], noise[done], rates[done])  # kept on the device: no waiting in the loop
+        speed = (done + 1) * batch / (time.perf_counter() - start)
+        progress.update(task, advance=1, speed=f"{speed:.0f} images/s")
     progress.remove_task(task)
     return torch.as_tensor(fabric.all_reduce(losses, reduce_op="mean"))

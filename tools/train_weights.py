@@ -2,7 +2,8 @@
 
     python tools/train_weights.py            # go on where an earlier call stopped
     python tools/train_weights.py --ship     # train nothing: ship the best of what is there
-    python tools/train_weights.py --width 1 --recipe plain        # the full models: give it a GPU
+    python tools/train_weights.py --width 1                       # the full models: give it a GPU
+    python tools/train_weights.py --width 1 --recipe plain        # the same by the tutorial's settings
 
 Interrupt it whenever you like: a second call resumes the run it was in and skips those that are done. It also
 writes what depends on the weights: the t-SNE maps, models.md and, from the page's own model, the pictures of samples.
@@ -31,7 +32,7 @@ from cvae_support.config import RECIPES, Config
 from cvae_support.data import Dataset, load_fashion_mnist
 from cvae_support.evaluation import class_grid, first_per_class, latent_map, reconstruct
 from cvae_support.models import VAE, count_parameters
-from cvae_support.study import SEEDS, SHIPPED, losses, read
+from cvae_support.study import FULL, FULL_WIDTH, SEEDS, losses, read
 
 MAPPED = 300  # test images of each class in the t-SNE maps that ship
 PICTURE = Path(__file__).resolve().parents[1] / "assets" / "samples.png"  # the README's
@@ -40,9 +41,10 @@ CARD = Path(__file__).resolve().parents[1] / "models.md"
 
 def wanted(width: float, recipe: str) -> list[Config]:
     """The models that ship, each to be trained from all seeds."""
+    base = FULL if (width, recipe) == (FULL.width, FULL.recipe) else Config(width=width, recipe=recipe)
     return [
-        *(Config(model, width, recipe=recipe) for model in ("spatial", "adaln", "unconditional")),
-        Config("unconditional", width, kl_weight=0.0005, recipe=recipe),
+        *(replace(base, model=model) for model in ("spatial", "adaln", "unconditional")),
+        replace(base, model="unconditional", kl_weight=0.0005),
     ]
 
 
@@ -84,6 +86,7 @@ def ship(config: Config, finals: list[Path], data: Dataset) -> Path:
     save_checkpoint(
         shipped, half, Config(**record["config"]),
         data=record["data"], classes=record["classes"], history=record["history"], made_on=record["made_on"],
+        versions=record["versions"],  # of the machine that trained it
         half_precision=record.get("half_precision") or half_precision_cost(load_model(best)[0], half, data),
         test_loss_of_seeds=dict(sorted(ends.items())),
     )  # fmt: skip
@@ -163,7 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{config.name}: shipped the best of the seeds {', '.join(load_record(shipped)['test_loss_of_seeds'])}")
         if config.model != "unconditional":
             latent_map(*load_model(shipped), data, MAPPED, SHIPPED_FOLDER)
-        if config.name == SHIPPED["adaLN, 20 epochs"].name:  # the page's own model
+        if config.name == FULL_WIDTH["adaLN, full width"].name:  # the page's own model
             draw_samples(load_model(shipped)[0])
             draw_sprite(load_model(shipped)[0])
     CARD.write_text(card(), encoding="utf-8")
