@@ -22,7 +22,7 @@ EXAMPLES = """examples:
   python -m cvae_support evaluate adaln-w0.25-kl0.01-muon --seeds 1 --out measures.json
   python -m cvae_support study --report                                         # the page's experiments so far
   python -m cvae_support info
-  python -m cvae_support sample adaln-w0.25-kl0.01-muon --class Sandal --count 8 --out sandals.png
+  python -m cvae_support sample adaln-w1-kl0.01-muon --class Sandal --count 8 --out sandals.png
   python -m cvae_support export --out onnx
 """
 

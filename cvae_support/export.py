@@ -1,8 +1,8 @@
 """The decoders outside Python: ONNX files, and what a page needs beside them to draw with them.
 
-`export` writes the decoder of both shipped models and the judge in float32 with the table of class embeddings, and in
-FOLDER/web what the page loads: the same in half precision, and live.json. Half precision costs nothing here: the
-shipped weights are stored in it already.
+`export` writes the decoders of the small conditional models that ship and the judge in float32, with the table of
+class embeddings, and in FOLDER/web what the page loads: the same in half precision, and live.json. Half precision
+costs nothing here: the shipped weights are stored in it already.
 
 The encoders are not among them. The page redraws thirty test garments, three of each class, whose codes are computed
 here and lie in live.json: 70 KB, where the encoders would double the models' download for the same pictures.
@@ -30,14 +30,14 @@ if TYPE_CHECKING:  # imported where they are used: only this module needs them
     import onnx
 
 DECODERS = ("spatial", "adaln")
-FIRST_SEED = 2  # the z the page starts with is that of its figure of blends
+FIRST_SEED = 2  # of the z the page starts with
 DRAWN = 1000  # images by which a file is compared with torch
 GARMENTS = 3  # of each class, to redraw
 SMALL = 64  # arrays with fewer numbers stay in float32: shapes and scalars, and little would be saved
 
 
 def shipped(kind: str) -> tuple[VAE, dict[str, Any]]:
-    """The shipped model of a kind, "spatial" or "adaln", and its record."""
+    """The small model of a kind, "spatial" or "adaln", and its record: one that a phone draws with in no time."""
     return load_model(SHIPPED_FOLDER / f"{Config(kind, width=0.25, recipe='muon').name}.json")
 
 

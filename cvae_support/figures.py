@@ -191,7 +191,8 @@ def class_scatter(maps: dict[str, Tensor], labels: Tensor, classes: Sequence[str
 def rate_distortion(runs: dict[str, list[tuple[float, float]]]) -> go.Figure:
     """Distortion against rate: for each arm one (rate, distortion) a seed, in nats and squared error of an image.
 
-    Arms alike up to the first comma share a colour, a marker and a name in the legend; open markers are of longer runs.
+    Arms alike up to the first comma share a colour, a marker and a name in the legend; open markers are of longer runs,
+    with a dot in them where these are of full width.
     """
     figure = go.Figure()
     families = list(dict.fromkeys(arm.split(",")[0] for arm in runs))
@@ -199,12 +200,13 @@ def rate_distortion(runs: dict[str, list[tuple[float, float]]]) -> go.Figure:
         rates, distortions = zip(*points, strict=True)
         name = arm.split(",")[0]
         number = families.index(name)
+        hollow = "-open-dot" if "full width" in arm else "-open" if "epochs" in arm else ""
         figure.add_scatter(
             x=rates, y=distortions, name=name, legendgroup=name, mode="markers",
             showlegend=name not in [trace.name for trace in figure.data],
             marker=dict(
                 size=10, color=CLASS_COLOURS[number],
-                symbol=CLASS_MARKERS[number] + "-open" * ("epochs" in arm), line=dict(width=2 * ("epochs" in arm)),
+                symbol=CLASS_MARKERS[number] + hollow, line=dict(width=2 if hollow else 0),
             ),
             hovertemplate=f"{arm}<br>%{{x:.1f}} nats, squared error %{{y:.2f}}<extra></extra>",
         )  # fmt: skip

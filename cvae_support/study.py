@@ -86,7 +86,11 @@ SHIPPED = {
 CLASS_AWARE = {
     f"{arm}, class-aware": (FULL_WIDTH | SHIPPED | CONDITIONING)[arm]
     for arm in (
-        "spatial, full width", "adaLN, full width", "spatial, 20 epochs", "adaLN, 20 epochs", "spatial, weight 0.0005",
+        "spatial, full width",
+        "adaLN, full width",
+        "spatial, 20 epochs",
+        "adaLN, 20 epochs",
+        "spatial, weight 0.0005",
     )
 }
 # Between one epoch and twenty: every seed of the fast recipe.

@@ -38,7 +38,7 @@ from cvae_support.muon import Muon
 
 WARM_UP = 0.1  # share of a "one-cycle" run in which the rate climbs to its peak
 TEST_BATCH = 500
-COMPILED_FROM = 10_000  # steps
+COMPILED_FROM = 4_000_000  # images: in a shorter run the compiler takes longer than it gains (TRAINING.md)
 ADVICE = "A lower learning rate usually helps"  # against losses that are no longer numbers
 PRECISIONS = ("32-true", "bf16-mixed")  # others would need a gradient scaler, or weights and average rounded alike
 
@@ -196,7 +196,7 @@ def make_model(config: Config, fabric: Fabric) -> tuple[VAE, VAE | None, torch.o
     with torch.random.fork_rng(devices=[]):  # the seed decides the start, and nothing outside changes
         torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would seed the GPUs as well
         net = VAE(config)
-    # Channels last is the faster layout for these convolutions on a CPU; on a GPU it has not been tried.
+    # The faster layout for these convolutions on a CPU, and the one a GPU's matrix units want.
     net = net.to(fabric.device, memory_format=torch.channels_last)
     optimizer_class = Muon if config.optimizer == "Muon" else torch.optim.Adam
     optimizer = optimizer_class(
@@ -369,8 +369,8 @@ def progress_bar(fabric: Fabric) -> Progress:
 
 def compile_pays(config: Config, data: Dataset, fabric: Fabric) -> bool:
     """Whether torch.compile gains more in this run than it takes: on one GPU, if the run is long."""
-    steps = config.epochs * (len(data.train_images) // config.batch_size)
-    return fabric.device.type == "cuda" and fabric.world_size == 1 and steps >= COMPILED_FROM
+    images = config.epochs * len(data.train_images)
+    return fabric.device.type == "cuda" and fabric.world_size == 1 and images >= COMPILED_FROM
 
 
 def make_step(
@@ -380,7 +380,7 @@ def make_step(
 
     The data are on the device, and the model and the optimizer are as fabric.setup returns them.
     """
-    torch.backends.cudnn.benchmark = True  # the shapes never change: let it try which kernels are fastest
+    torch.backends.cudnn.benchmark = True  # on a GPU, the shapes never change: let it try which kernels are fastest
     begun = bool(optimizer.state)  # a resumed run has
 
     def step(index: Tensor, noise: Tensor, rate: float | Tensor) -> Tensor:
@@ -407,9 +407,11 @@ def make_step(
 def recorded(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The same step for a GPU, as a CUDA graph: recorded once, then replayed with the numbers of each call.
 
-    A step is a thousand small kernels, and to start them one by one takes longer than to run them.
+    A step is hundreds of small kernels, and for a small model to start them one by one takes longer than to run them.
+    The first three calls are ordinary ones, on a stream of their own, as a recording wants it: in them kernels are
+    chosen and compiled.
     """
-    ordinary, graph, aside = 3, torch.cuda.CUDAGraph(), torch.cuda.Stream()  # the first steps choose kernels
+    ordinary, graph, aside = 3, torch.cuda.CUDAGraph(), torch.cuda.Stream()
     held: list[Tensor] = []
     result = torch.empty(0)
 

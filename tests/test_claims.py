@@ -23,6 +23,7 @@ from cvae_support.models import VAE, count_parameters
 from cvae_support.study import (
     ARMS,
     CONDITIONING,
+    FULL_WIDTH,
     MUON_SEARCH,
     SEARCH,
     SEEDS,
@@ -52,8 +53,8 @@ def study():
     return read("study")
 
 
-SPATIAL, ADALN = "spatial-w0.25-kl0.01-muon", "adaln-w0.25-kl0.01-muon"
-CLEAR, SHARP = "unconditional-w0.25-kl0.01-muon", "unconditional-w0.25-kl0.0005-muon"
+SPATIAL, ADALN = "spatial-w1-kl0.01-muon", "adaln-w1-kl0.01-muon"
+CLEAR, SHARP = "unconditional-w1-kl0.01-muon", "unconditional-w1-kl0.0005-muon"
 
 
 def average_of_plain(study):
@@ -84,10 +85,7 @@ def test_the_lead_of_the_fast_recipe_shrinks_with_the_length_of_the_run(study):
 
 
 def test_muon_keeps_more_of_the_lead(study):
-    """fig-recipes:
-    'keeps more of it', 'with Muon it shrinks less.', 'So 20 epochs with Muon do, on
-    average and within the spread, what 100 plain ones do'
-    """
+    """fig-recipes: 'keeps more of it', 'with Muon it shrinks less.'"""
     muon, average = at_epoch(study, "spatial, 20 epochs", 20), average_of_plain(study)
     level = first_epoch(average, mean(muon))
     assert first_epoch(average, curve(study, "fast, 20 epochs", 42)[-1]) < 60 < 80 < level
@@ -103,7 +101,7 @@ def test_muon_keeps_more_of_the_lead(study):
 
 
 def test_runs_of_muon_differ_by_more_than_those_of_plain(study):
-    """fig-recipes: 'but runs of muon differ more.'; and TRAINING.md, on the search over 20 epochs"""
+    """fig-recipes: 'But runs of muon differ more.'; and TRAINING.md, on the search over 20 epochs"""
     muon = [curve(study, "spatial, 20 epochs", seed)[-1] for seed in SEEDS]
     spread = max(muon) - min(muon)
     assert stdev(muon) > 2 * stdev([mean(run[-10:]) for run in curves(study, "plain")])
@@ -183,30 +181,41 @@ def test_the_small_weight_buys_sharpness_with_nats(ends):
     assert ends[SHARP][0]["test_kl"] > 2 * ends[CLEAR][0]["test_kl"]
 
 
-def test_adaln_is_ahead_on_both_sides(ends):
-    """fig-curves-both: 'it comes closer to the image and needs fewer nats', and so tbl-results"""
-    assert ends[ADALN][0]["test_recon"] < ends[SPATIAL][0]["test_recon"]
-    assert ends[ADALN][0]["test_kl"] < ends[SPATIAL][0]["test_kl"]
-
-
-def test_adaln_ends_below_every_spatial_seed_by_less_than_two_deviations(study):
+def test_the_two_are_level_at_full_width(ends, study):
     """fig-curves-both:
-    'Each model was trained from three seeds', 'Every adaLN run ends below every spatial one', 'the lead is less than
-    two standard deviations of the spatial seeds'
+    'adaLN ends lower in reconstruction', 'and higher in the mean KL', 'In test loss the two are level',
+    'A second seed of each, stopped before its end'; so tbl-results, and sec-compare: 'a little less distortion for
+    a few tenths of a nat'
+    """
+    (spatial, _), (adaln, _) = ends[SPATIAL], ends[ADALN]
+    assert adaln["test_recon"] < spatial["test_recon"] and spatial["test_kl"] < adaln["test_kl"]
+    assert 0.1 < 49 * (adaln["test_kl"] - spatial["test_kl"]) < 0.4
+    assert abs(1 - curve(study, "adaLN, full width", 42)[-1] / curve(study, "spatial, full width", 42)[-1]) < 0.005
+    for model in ("spatial", "adaLN"):
+        first, second = (curve(study, f"{model}, full width", seed) for seed in (42, 43))
+        assert len(first) == 20 > len(second) > 15 and abs(1 - second[-1] / first[len(second) - 1]) < 0.01
+
+
+def test_small_models_are_not_level(study):
+    """fig-curves-both:
+    'Small models are not level: at a quarter of the width', 'of three seeds), every adaLN run below every spatial one.
+    At full width one seed each shows no such lead'
     """
     spatial, adaln = (at_epoch(study, f"{model}, 20 epochs", 20) for model in ("spatial", "adaLN"))
     assert len(spatial) == len(adaln) == len(SEEDS) == 3 and max(adaln) < min(spatial)
-    assert stdev(spatial) < mean(spatial) - mean(adaln) < 2 * stdev(spatial)
+    lead = curve(study, "spatial, full width", 42)[-1] - curve(study, "adaLN, full width", 42)[-1]
+    assert lead < (mean(spatial) - mean(adaln)) / 10
 
 
-def test_reconstruction_falls_and_the_kl_ends_lower(study):
+def test_reconstruction_falls_and_the_kl_ends_where_it_began(study):
     """fig-curves-spatial:
-    'Hardly. Reconstruction falls in every epoch, and the mean KL, up a little in the second, ends below where it began'
+    'At first. Reconstruction falls in every epoch; the mean KL rises for four of them, and then falls back to where it
+    began'
     """
-    (run,) = (run for run in study if run["arm"] == "spatial, 20 epochs" and run["seed"] == 43)
+    (run,) = (run for run in study if (run["arm"], run["seed"]) == ("spatial, full width", 42))
     recon, kl = ([row[term] for row in run["history"]] for term in ("test_recon", "test_kl"))
-    assert recon == sorted(recon, reverse=True) and kl[-1] < 0.95 * kl[0]
-    assert kl[0] < kl[1] < 1.01 * kl[0] and all(later < 1.002 * kl[i] for i, later in enumerate(kl[2:], start=1))
+    assert recon == sorted(recon, reverse=True) and kl[:4] == sorted(kl[:4]) and max(kl) == kl[3] > 1.05 * kl[0]
+    assert abs(kl[-1] / kl[0] - 1) < 0.005 and all(later < 1.002 * kl[i] for i, later in enumerate(kl[4:], start=3))
 
 
 @torch.no_grad()
@@ -272,22 +281,37 @@ MEASURED = [
 ]
 
 
-TWENTY = {
-    "spatial": "spatial, 20 epochs", "adaln": "adaLN, 20 epochs",
-    "aware": "unconditional, 20 epochs", "sharp": "unconditional, weight 0.0005, 20 epochs",
-    "spatial aware": "spatial, 20 epochs, class-aware", "adaln aware": "adaLN, 20 epochs, class-aware",
+MODELS = {
+    "spatial": "spatial", "adaln": "adaLN", "aware": "unconditional", "sharp": "unconditional, weight 0.0005",
 }  # fmt: skip
+AWARE_TOO = {"spatial aware": "spatial", "adaln aware": "adaLN"}
+PAGE, SMALL = (
+    {name: f"{model}, {which}" for name, model in MODELS.items()}
+    | {name: f"{model}, {which}, class-aware" for name, model in AWARE_TOO.items()}
+    for which in ("full width", "20 epochs")
+)
 
 
-@pytest.fixture(scope="module")
-def generated():
-    """The measures of the four models that ship, means over their seeds, and of two of them class-aware."""
+def means(arms):
+    """The measures of arms, means over their seeds."""
     known = {
-        name: [{k: v for k, v in run.items() if v is not None} for run in measured(arm)] for name, arm in TWENTY.items()
+        name: [{k: v for k, v in run.items() if v is not None} for run in measured(arm)] for name, arm in arms.items()
     }
     return {
         name: over_seeds([{k: run[k] for k in MEASURED if k in run} for run in runs]) for name, runs in known.items()
     }
+
+
+@pytest.fixture(scope="module")
+def generated():
+    """The measures of the four models of the page, and of two of them class-aware."""
+    return means(PAGE)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """The same at a quarter of the width."""
+    return means(SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -301,33 +325,40 @@ def test_the_judges_are_as_good_as_the_text_says():
     assert [round(share, 2) for share in right] == [0.94, 0.92] and right[0] >= 0.93
 
 
-def test_adaln_is_ahead_in_every_column(generated):
+def test_adaln_does_what_it_is_told_more_often(generated, small):
     """tbl-generation:
-    'adaLN is ahead of the spatial model in every column', '(not in recall)',
-    'in accuracy and Fréchet distance each of its runs is ahead of each spatial one'; and the summary's 'a little ahead
-    of the spatial map'
+    'At the same test loss adaLN does what it is told more often; elsewhere the two differ little', 'width buys more than
+    the way the label is fed'; and the summary's 'adaLN's samples are read as asked more often'
     """
-    spatial, adaln = (measured(f"{model}, 20 epochs") for model in ("spatial", "adaLN"))
+    lead = {measure: generated["adaln"][measure] - generated["spatial"][measure] for measure in OF_SAMPLES}
+    assert lead["conditional_accuracy"] > 0.025 and lead["conditional_accuracy_second"] > 0.02
+    assert abs(lead["frechet_distance"]) < 0.1 and abs(lead["classification_accuracy_score"]) < 0.005
+    assert abs(lead["precision"]) < 0.005 and abs(lead["coverage"]) < 0.02
+    for model in ("spatial", "adaln"):
+        gained = generated[model]["conditional_accuracy"] - small[model]["conditional_accuracy"]
+        assert gained > 1.5 * lead["conditional_accuracy"] > 0
+
+
+def test_small_adaln_is_ahead_run_by_run():
+    """tbl-generation:
+    'Among them, too, each adaLN run is ahead of each spatial one in accuracy, and in Fréchet distance'
+    """
+    spatial, adaln = (measured(SMALL[model]) for model in ("spatial", "adaln"))
     assert len(spatial) == len(adaln) == 3
-    for measure in OF_SAMPLES:
-        sign = 1 if MEASURES[measure][1] == "higher" else -1
-        ahead, behind = ([sign * run[measure] for run in runs] for runs in (adaln, spatial))
-        assert mean(ahead) > mean(behind)
-        if measure in ("conditional_accuracy", "frechet_distance", "coverage"):
-            assert min(ahead) > max(behind)
-    assert generated["adaln"]["recall"] < generated["spatial"]["recall"]
+    for measure, sign in (("conditional_accuracy", 1), ("frechet_distance", -1)):
+        assert min(sign * run[measure] for run in adaln) > max(sign * run[measure] for run in spatial)
 
 
 def test_coats_are_the_class_that_is_missed(generated, yardsticks):
     """tbl-generation:
-    'Trousers and boots are recognized nearly always', 'Much of that is lost in reconstruction already'
+    'Trousers and boots are recognized nearly always', 'Part of that is lost in reconstruction already'
     """
     for model in (generated["spatial"], generated["adaln"]):
         of_class = model["conditional_accuracy_per_class"]
         assert of_class[1] > 0.98 and of_class[9] > 0.98 and sorted(of_class)[:2] == [of_class[4], of_class[6]]
-        assert of_class[4] < 0.4
-    of_class = yardsticks["reconstructions"]["conditional_accuracy_per_class"]
-    assert min(of_class) == of_class[4] < 0.5 and yardsticks["real"]["conditional_accuracy_per_class"][4] > 0.95
+        assert of_class[4] < 0.65
+    coats = [yardsticks[images]["conditional_accuracy_per_class"][4] for images in ("real", "reconstructions")]
+    assert coats[0] > 0.95 > 0.8 > coats[1] > generated["adaln"]["conditional_accuracy_per_class"][4] + 0.05
 
 
 @torch.no_grad()
@@ -341,54 +372,49 @@ def test_missed_coats_pass_for_pullovers(ends):
 
 def test_class_aware_sampling_wins_in_accuracy_score(generated):
     """tbl-generation:
-    'Its samples are read as asked less often', 'In accuracy score it leads on average'
+    'Its samples are read as asked less often', 'In accuracy score it leads by a little'
     """
     aware = generated["aware"]
     for model in (generated["spatial"], generated["adaln"]):
         assert aware["conditional_accuracy"] < model["conditional_accuracy"]
-        assert 0.01 < aware["classification_accuracy_score"] - model["classification_accuracy_score"] < 0.02
+        assert 0.005 < aware["classification_accuracy_score"] - model["classification_accuracy_score"] < 0.015
 
 
 def test_the_label_helps_and_the_prior_costs(generated):
     """tbl-generation:
-    'every column improves (not recall), and both models pass the workaround, in accuracy score within its spread (one
-    seed each). At the same weight the label helps; drawing from the prior costs.', 'At the same KL weight a
-    label helps, and drawing from the prior costs'
+    'every column improves (not recall), and both models pass the workaround in all of them. At the same weight the
+    label helps; drawing from the prior costs.', 'At the same KL weight a label helps, and drawing from the prior costs'
     """
-    score = "classification_accuracy_score"
     for model in ("spatial", "adaln"):
-        (own,) = (run for run in read("measures") if run["arm"] == TWENTY[f"{model} aware"])
-        (prior,) = (run for run in read("measures") if (run["arm"], run["seed"]) == (TWENTY[model], own["seed"]))
+        own, prior, without_label = (generated[name] for name in (f"{model} aware", model, "aware"))
         for measure in OF_SAMPLES:
             sign = 1 if MEASURES[measure][1] == "higher" else -1
-            without_label = [sign * run[measure] for run in measured(TWENTY["aware"])]
-            reached = sign * own["measures"][measure]
-            assert reached > sign * prior["measures"][measure]
-            assert reached > (mean if measure == score else max)(without_label)
-        assert own["measures"][score] <= max(run[score] for run in measured(TWENTY["aware"]))
-        assert own["measures"]["recall"] < min(prior["measures"]["recall"], generated["aware"]["recall"])
+            assert sign * own[measure] > sign * prior[measure] and sign * own[measure] > sign * without_label[measure]
+        assert own["recall"] < prior["recall"]
 
 
 def test_over_which_seeds_samples_are_averaged():
-    """tbl-generation:
-    'over three training seeds; of the last two rows of models, one seed each, over three sampling seeds'
-    """
-    several, once = list(TWENTY.values())[:4], list(TWENTY.values())[4:]
-    assert [len(measured(arm)) for arm in several] == [len(SEEDS)] * 4 == [3] * 4
-    assert [run["sampling_seeds"] for run in read("measures") if run["arm"] in once] == [[0, 1, 2]] * 2
+    """tbl-generation: 'mean ± standard deviation over three sampling seeds'; and 'Small models (three seeds each)'"""
+    assert [run["sampling_seeds"] for run in read("measures") if run["arm"] in PAGE.values()] == [[0, 1, 2]] * len(PAGE)
+    assert [len(measured(SMALL[name])) for name in MODELS] == [len(SEEDS)] * 4 == [3] * 4
 
 
 def test_the_sharp_model_leads_with_class_aware_codes(generated):
     """tbl-generation:
-    'hopeless when sampled from the prior', 'it leads in accuracy score, and by far in Fréchet distance and coverage;
-    only in precision it is last'
+    'hopeless when sampled from the prior', 'it leads by far in Fréchet distance and coverage, by a little in accuracy
+    score. In precision it is last, and in accuracy behind all that adaLN drew'; 'in variety ten Gaussians and a small
+    weight are hard to beat; for the right class the label is the better bet'
     """
     sharp, others = generated["sharp"], [model for name, model in generated.items() if name != "sharp"]
+    score = "classification_accuracy_score"
     assert sharp["prior_frechet_distance"] > 3 * max(other["frechet_distance"] for other in others)
     for other in others:
         assert sharp["frechet_distance"] < 0.8 * other["frechet_distance"]
-        assert sharp["classification_accuracy_score"] > other["classification_accuracy_score"] + 0.01
-        assert sharp["coverage"] > other["coverage"] + 0.05 and sharp["precision"] < other["precision"] - 0.01
+        assert sharp["coverage"] > other["coverage"] + 0.05 and sharp["precision"] < other["precision"] - 0.003
+        assert sharp["recall"] > other["recall"] + 0.2
+    assert 0 < sharp[score] - max(other[score] for other in others) < 0.01
+    for measure in ("conditional_accuracy", "conditional_accuracy_second"):
+        assert all(sharp[measure] < generated[model][measure] - 0.02 for model in ("adaln", "adaln aware"))
 
 
 def test_every_arm_has_three_seeds():
@@ -400,10 +426,10 @@ def test_every_arm_has_three_seeds():
 
 def test_the_latents_that_are_switched_off_lie_at_the_edge():
     """tbl-latents: 'nearly all at the edge of the 7 by 7 map', 'it is wider'"""
-    for arm in SHIPPED:
+    for arm in FULL_WIDTH | SHIPPED:
         for run in measured(arm):
             nats = torch.tensor(run["kl_per_dimension"]).view(7, 7)
-            assert run["class_aggregate_gap"] > run["aggregate_gap"] + 1
+            assert run["class_aggregate_gap"] > run["aggregate_gap"] + 0.5
             if "0.0005" in arm:
                 assert nats.min() > 1 and run["active_units"] == 49
             elif not arm.startswith("unconditional"):
@@ -445,14 +471,14 @@ def test_part_of_the_style_is_shared(generated):
         assert abs(model["style_baseline"]) < 0.015
 
 
-def test_the_class_means_fool_what_the_solution_says_they_fool(generated, yardsticks):
+def test_the_class_means_fool_what_the_solution_says_they_fool(generated, small, yardsticks):
     """tbl-generation:
-    'about as much as the spatial model', 'if less than one might think', 'Precision is half fooled', 'and the Fréchet
-    distance are not.'
+    'about as much as the small spatial model', 'if less than one might think', 'Precision is half fooled', 'and the
+    Fréchet distance are not.'
     """
     means = yardsticks["class_means"]
     for measure in ("conditional_accuracy", "conditional_accuracy_second"):
-        assert abs(means[measure] - generated["spatial"][measure]) < 0.015
+        assert abs(means[measure] - small["spatial"][measure]) < 0.015
     assert means["precision"] < 0.6 * min(model["precision"] for model in generated.values())
     assert means["precision"] > 0.45 and yardsticks["noise"]["precision"] > 0.1
     assert means["classification_accuracy_score"] > 0.6 and means["coverage"] < 0.01
@@ -496,9 +522,8 @@ def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(
 @torch.no_grad()
 def test_the_judge_along_the_blends(ends):
     """fig-blend-judge:
-    'The judge bends even that one', 'the spatial model rises steadily', 'and adaLN waits
-    until past the middle', 'pixels soon count as a boot', 'adaLN has a threshold, between 20 and 30 %, before the
-    others have moved much', 'the judge is never convinced'
+    'The judge bends even that one', 'both models rise steadily', 'pixels soon count as a boot',
+    'adaLN has a threshold, between 80 and 90 %, when the others have long moved', 'the judge is never convinced'
     """
     judge, shares = load_judge(), torch.linspace(0, 1, 11)
     many = noise(ends[ADALN][1], 64, seed=3)
@@ -515,12 +540,12 @@ def test_the_judge_along_the_blends(ends):
     spatial, adaln = (blends(name, 7, 9) for name in (SPATIAL, ADALN))
     pixels = sure(mixed(adaln), 9)
     spatial, adaln = sure(spatial, 9), sure(adaln, 9)
-    assert 0 < spatial.diff().min() and spatial.diff().max() < 0.15
-    assert adaln[5] < 0.35 and adaln[8] > 0.8 and adaln[2] < spatial[2] < pixels[2] - 0.3
+    assert 0 < spatial.diff().min() and spatial.diff().max() < 0.2
+    assert 0 < adaln.diff().min() and adaln.diff().max() < 0.2 and max(spatial[2], adaln[2]) < pixels[2] - 0.25
     spatial, adaln = (blends(name, 1, 3) for name in (SPATIAL, ADALN))
     pixels, spatial, adaln = sure(mixed(adaln), 3), sure(spatial, 3), sure(adaln, 3)
-    assert adaln[2] < 0.25 and adaln[3] > 0.6 and max(spatial[3], pixels[3]) < 0.1
-    assert max(sure(blends(name, 2, 4), 4).max() for name in (SPATIAL, ADALN)) < 0.35
+    assert adaln[8] < 0.25 and adaln[9] > 0.6 and min(spatial[8], pixels[8]) > 0.65
+    assert max(sure(blends(name, 2, 4), 4).max() for name in (SPATIAL, ADALN)) < 0.5
 
 
 AT_THIS_WEIGHT = [arm for arm, config in CONDITIONING.items() if config.kl_weight == 0.01]
@@ -630,7 +655,7 @@ def test_a_smaller_weight_lowers_distortion_and_costs_nats(at_weights):
     assert distortion == sorted(distortion) and rate == sorted(rate, reverse=True)
     assert [ARMS[arm].kl_weight for arm in WEIGHTS] == [0.0005, 0.002, 0.01, 0.05]
     assert min(at_weights("active_units")) > 40
-    assert max(run["active_units"] for run in measured(TWENTY["adaln"])) < 49
+    assert max(run["active_units"] for run in measured(SMALL["adaln"])) < 49
     faint = [sum(nats < 0.1 for nats in run["kl_per_dimension"]) for run in measured(WEIGHTS[-1])]
     assert 0.4 * 49 < mean(faint) < 0.5 * 49
 

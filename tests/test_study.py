@@ -98,7 +98,7 @@ def test_measures_by_other_judges_are_made_again(small_study, monkeypatch):
 def test_the_shipped_measures_are_by_the_shipped_judges():
     """And the yardsticks beside them by the same, with reconstructions of the spatial model that ships."""
     assert all(run["judges"] == judge_hashes() for run in read("measures"))
-    shipped = load_record(SHIPPED_FOLDER / f"{study.MUON.name}.json")
+    shipped = load_record(SHIPPED_FOLDER / f"{study.FULL.name}.json")
     assert read("floors")["made_with"] == {"judges": judge_hashes(), "reconstructions_of": shipped["fingerprint"]}
 
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,8 +19,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cvae_support import training
-from cvae_support.checkpoints import CheckpointError, best_device, load_checkpoint, load_model
-from cvae_support.config import RECIPES
+from cvae_support.checkpoints import (
+    SHIPPED_FOLDER,
+    CheckpointError,
+    best_device,
+    load_checkpoint,
+    load_model,
+    load_record,
+)
+from cvae_support.config import RECIPES, Config
 from cvae_support.models import VAE
 from cvae_support.training import TrainingError, learning_rate, train
 
@@ -372,3 +380,78 @@ def test_the_speeds_in_the_text_are_those_that_were_measured(script):
     measured = json.loads((benchmark.RESULTS_FOLDER / "speed.json").read_text())
     assert benchmark.markdown(measured) in benchmark.PAGE.read_text(encoding="utf-8"), "run with --write"
     assert measured["ratio"] > 1.1  # 'times the obvious loop'
+
+
+def test_the_speeds_on_a_gpu_are_those_that_were_measured(script):
+    benchmark = script("benchmarks/training.py")
+    measured = json.loads((benchmark.RESULTS_FOLDER / "speed_gpu.json").read_text())
+    text, speeds = " ".join(benchmark.PAGE.read_text(encoding="utf-8").split()), measured["images_per_second"]
+    for loop, speed in speeds.items():
+        assert f"| {loop} | {speed:.0f} | {speed / speeds['obvious']:.3g} |" in text
+    assert speeds["ours, compiled"] > 3 * speeds["obvious"]
+    flop = round(benchmark.flop_per_image(Config("spatial")) / 1e9, 2)
+    assert flop == measured["gflop_per_image"] and f"({flop} GFLOP an image)" in text
+    assert f"That is {speeds['ours, compiled'] * flop / 1000:.0f} TFLOP/s" in text
+    saved = 1000 * measured["batch_size"] * (1 / speeds["ours"] - 1 / speeds["ours, compiled"])  # ms a step
+    assert f"saves {saved:.1f} ms a step: it pays from some {training.COMPILED_FROM // 1_000_000} million" in text
+    assert training.COMPILED_FROM > 60_000 / (saved / measured["batch_size"])  # a minute
+    full = [load_record(path) for path in SHIPPED_FOLDER.glob("*-w1-*.json")]
+    assert len(full) == 4 and all("H100" in record["made_on"] for record in full)
+    for record in full:
+        assert 7500 < record["history"][-1]["images_per_second"] < 8600
+        assert 130 < sum(row["seconds"] for row in record["history"]) < 170
+
+
+def test_only_long_runs_on_one_gpu_are_compiled(data):
+    """The 100 epochs of plain, not the 20 of muon."""
+    for recipe, device, world_size, wanted in (
+        ("plain", "cuda", 1, True), ("muon", "cuda", 1, False), ("plain", "cuda", 2, False), ("plain", "cpu", 1, False),
+    ):  # fmt: skip
+        fabric = SimpleNamespace(device=torch.device(device), world_size=world_size)
+        assert training.compile_pays(Config(recipe=recipe), data, fabric) == wanted
+
+
+def test_a_recorded_step_is_taken_once_for_every_call(monkeypatch):
+    """On a CPU, with a stand-in for CUDA: three ordinary steps, then one that is recorded (not run) and replayed."""
+    taken, recording = [], []
+
+    class Graph:
+        def replay(self):
+            taken.append([value.item() for value in self.held])
+            self.result.fill_(sum(taken[-1]))
+
+    @contextmanager
+    def record(graph):
+        recording.append(graph)
+        yield
+        recording.pop()
+
+    def step(*inputs):
+        result = torch.zeros(())
+        if recording:
+            recording[0].held, recording[0].result = inputs, result
+        else:
+            taken.append([value.item() for value in inputs])
+            result += sum(inputs)
+        return result
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    for name, stand_in in {
+        "CUDAGraph": Graph, "graph": record, "Stream": lambda: stream, "current_stream": lambda: stream,
+        "stream": lambda _: nullcontext(),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    replayed = training.recorded(step)
+    calls = [[float(call), 0.5] for call in range(6)]
+    results = [replayed(*map(torch.tensor, call)).item() for call in calls]
+    assert taken == calls and results == [sum(call) for call in calls]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_on_a_gpu_recorded_steps_give_the_numbers_of_ordinary_ones(few, config, tmp_path, monkeypatch, recipe):
+    wanted = config("adaln", recipe=recipe, epochs=2)
+    recorded = train(wanted, few, tmp_path / "recorded")
+    monkeypatch.setattr(training, "recorded", lambda step: step)
+    ordinary = train(wanted, few, tmp_path / "ordinary")
+    torch.testing.assert_close(torch.tensor(losses(recorded)), torch.tensor(losses(ordinary)), rtol=1e-2, atol=0)

@@ -12,27 +12,29 @@ from cvae_support.checkpoints import SHIPPED_FOLDER, differences, load_checkpoin
 from cvae_support.config import Config
 from cvae_support.evaluation import first_per_class, latent_map, reconstruct
 from cvae_support.losses import vae_loss
-from cvae_support.study import SEEDS
+from cvae_support.study import FULL, MUON, SEEDS
 from cvae_support.training import train
 
 SHIPPED = sorted(SHIPPED_FOLDER.glob("*.json"))
 ROOT = Path(__file__).parents[1]
-# The settings of the page.
-PAGE = dict(width=0.25, recipe="muon")
 # Mean squared error of the simplest guesses on the test set: the mean image, and the mean image of the class.
 MEAN_IMAGE, CLASS_MEAN = 0.0866, 0.0524
 
 
 @pytest.mark.parametrize("name", ["spatial", "adaln", "unconditional", "unconditional-0.0005"])
-def test_what_the_page_asks_for_ships(name, data):
+@pytest.mark.parametrize("base", [FULL, MUON], ids=["full", "small"])
+def test_what_the_page_and_the_study_ask_for_ships(name, base, data):
     model, _, kl_weight = name.partition("-")
-    wanted = Config(model, kl_weight=float(kl_weight or 0.01), **PAGE)
+    wanted = replace(base, model=model, kl_weight=float(kl_weight or 0.01))
     loaded, record = load_model(SHIPPED_FOLDER / f"{wanted.name}.json")
     config = replace(wanted, seed=loaded.config.seed)  # whichever seed was best
     assert differences(record, config, data.checksum) == []
     assert len(record["history"]) == config.epochs
     page = (ROOT / "posts/class_conditional_vae/class_conditional_vae.qmd").read_text()
-    assert re.search(rf'Config\("{model}", .*\*\*settings, seed={config.seed}\)', page)
+    if base == FULL:
+        (settings,) = re.findall(r"^settings = (dict\(.*\))", page, re.M)
+        assert Config(**eval(settings)) == FULL
+        assert re.search(rf'Config\("{model}", .*\*\*settings, seed={config.seed}\)', page)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -44,9 +46,11 @@ def test_the_seed_that_ships_is_the_best_of_those_trained(path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "width", "recipe"), [([], 0.25, "muon"), (["--width=1", "--recipe=plain"], 1.0, "plain")]
+    ("flags", "settings"),
+    [([], MUON), (["--width=1"], FULL), (["--width=1", "--recipe=plain"], Config())],
+    ids=["small", "full", "plain"],
 )
-def test_the_models_that_ship_are_trained_as_asked(script, monkeypatch, tmp_path, flags, width, recipe):
+def test_the_models_that_ship_are_trained_as_asked(script, monkeypatch, tmp_path, flags, settings):
     tool, asked = script("tools/train_weights.py"), []
     monkeypatch.setattr(tool, "load_fashion_mnist", lambda: SimpleNamespace(checksum="d" * 64))
     monkeypatch.setattr(tool, "local_run", lambda config, _: asked.append(config) or tmp_path / "not trained")
@@ -54,10 +58,9 @@ def test_the_models_that_ship_are_trained_as_asked(script, monkeypatch, tmp_path
     tool.main(flags)
     shipped = [load_checkpoint(path)[1]["config"] for path in SHIPPED]
     assert {(config.model, config.kl_weight) for config in asked} == {(c["model"], c["kl_weight"]) for c in shipped}
-    settings = Config(width=width, recipe=recipe)
     for config in asked:
         assert replace(config, model="spatial", kl_weight=settings.kl_weight, seed=settings.seed) == settings
-    assert len(set(asked)) == len(asked) == len(SEEDS) * len(SHIPPED)
+    assert 2 * len(set(asked)) == 2 * len(asked) == len(SEEDS) * len(SHIPPED)  # which are of two widths
 
 
 def test_what_ships_stays_a_candidate_and_its_seeds_are_remembered(script, few, config, tmp_path, monkeypatch):
@@ -153,7 +156,7 @@ def test_the_floors_the_last_test_rests_on(data):
 @pytest.mark.parametrize("model", ["spatial", "adaln"])
 def test_the_tsne_maps_ship_and_belong_to_the_weights(model, data, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("CVAE_CACHE", str(tmp_path))
-    loaded, record = load_model(SHIPPED_FOLDER / f"{Config(model, **PAGE).name}.json")
+    loaded, record = load_model(SHIPPED_FOLDER / f"{replace(FULL, model=model).name}.json")
     points, labels = latent_map(loaded, record, data, per_class=300)
     assert points.shape == (3000, 2) and torch.equal(labels.bincount(), torch.full((10,), 300))
     assert "computing" not in capsys.readouterr().out
