@@ -327,8 +327,8 @@ def test_the_judges_are_as_good_as_the_text_says():
 
 def test_adaln_does_what_it_is_told_more_often(generated, small):
     """tbl-generation:
-    'At the same test loss adaLN does what it is told more often; elsewhere the two differ little', 'width buys more than
-    the way the label is fed'; and the summary's 'adaLN's samples are read as asked more often'
+    'At the same test loss adaLN does what it is told more often; elsewhere the two differ little', 'width buys more
+    than the way the label is fed'; and the summary's 'adaLN's samples are read as asked more often'
     """
     lead = {measure: generated["adaln"][measure] - generated["spatial"][measure] for measure in OF_SAMPLES}
     assert lead["conditional_accuracy"] > 0.025 and lead["conditional_accuracy_second"] > 0.02
