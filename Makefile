@@ -89,7 +89,7 @@ audit:  ## look all locked packages and torch up among known vulnerabilities
 	@$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.lock
 	@grep '^torch' requirements.txt | $(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --requirement /dev/stdin
 
-weights: data  ## train the models that ship (hours on a CPU; goes on where it stopped)
+weights: data  ## train the small models that ship (hours on a CPU; goes on where it stopped)
 	@$(RUN) tools/train_weights.py
 
 benchmark: data  ## measure what README and TRAINING.md say (minutes; wants a quiet machine)

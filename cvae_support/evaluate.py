@@ -36,6 +36,7 @@ QUERIES = 1_000  # of the samples, to look for their nearest training image
 SWAPPED = 2_500  # test images decoded as another class
 SHARED_Z = 128  # z decoded as every class, for the style
 BATCH = 500  # as in training.test_loss: the same noise, so the same numbers
+AT_ONCE = 100  # images through a model: a CPU takes longer over larger batches
 
 # Of every measure: its name in a table, and which way is better.
 MEASURES = {
@@ -90,18 +91,17 @@ class Real(NamedTuple):
 @torch.no_grad()
 def encode(model: VAE, images: Tensor, labels: Tensor) -> Encoded:
     """q(z|x, y) of images (N, 1, S, S) uint8, and z with the noise that training.test_loss uses."""
-    generator, parts = torch.Generator().manual_seed(0), []
-    for x, y in zip(images.split(BATCH), labels.split(BATCH), strict=True):
-        mu, log_var = model.encode(to_float(x), y)
-        eps = torch.randn(model.latent_shape(len(x)), generator=generator)
-        parts.append((mu, log_var, mu + torch.exp(0.5 * log_var) * eps))
-    return Encoded(*(torch.cat(part) for part in zip(*parts, strict=True)))
+    generator = torch.Generator().manual_seed(0)
+    parts = [model.encode(to_float(x), y) for x, y in zip(images.split(AT_ONCE), labels.split(AT_ONCE), strict=True)]
+    mu, log_var = (torch.cat(part) for part in zip(*parts, strict=True))
+    eps = torch.cat([torch.randn(part.shape, generator=generator) for part in mu.split(BATCH)]).to(mu.device)
+    return Encoded(mu, log_var, mu + torch.exp(0.5 * log_var) * eps)
 
 
 @torch.no_grad()
 def decode(model: VAE, z: Tensor, labels: Tensor) -> Tensor:
     """Images (N, 1, S, S) in [0, 1]; an unconditional model makes nothing of the labels."""
-    pairs = zip(z.split(BATCH), labels.split(BATCH), strict=True)
+    pairs = zip(z.split(AT_ONCE), labels.split(AT_ONCE), strict=True)
     return torch.cat([model.decode(part, model.embed(y)) for part, y in pairs])
 
 

@@ -209,7 +209,9 @@ def study_table(found: list[dict[str, Any]]) -> Table:
         table.add_column(heading, justify="left" if heading == "arm" else "right")
     for arm, config in ARMS.items():
         if every := curves(found, arm):
-            epochs, reached = min(map(len, every)), at_epoch(found, arm)
+            finished = [run for run in every if len(run) == config.epochs]
+            epochs = min(map(len, finished or every))
+            reached = at_epoch(found, arm, epochs)
             table.add_row(arm, str(len(reached)), str(epochs), str(config.epochs), with_spread(reached))
     return table
 

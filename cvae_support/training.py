@@ -7,6 +7,7 @@ run, and a run on two processes, see the very numbers an uninterrupted run on on
 
 import copy
 import ctypes
+import itertools
 import math
 import os
 import platform
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
@@ -316,12 +318,12 @@ def run_epochs(
 ) -> None:
     """Train from where history ends to the last epoch, add a row to it for each, and write the checkpoints."""
     last = folder / "last.json"
-    compiled = compile_pays(config, data, fabric)
-    model, optimizer = fabric.setup(torch.compile(net) if compiled else net, optimizer)
+    model, optimizer = fabric.setup(compiled(net) if compile_pays(config, data, fabric) else net, optimizer)
     data = data.to(fabric.device)
     step = make_step(config, data, fabric, model, optimizer, average)
     best = average if average is not None else net  # the weights that are tested and kept
     interrupted = None
+    usual, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True  # try which kernels are fastest
     if fabric.is_global_zero and (warning := average_lags(config, data)):
         print(warning)
     with progress_bar(fabric) as progress:
@@ -348,6 +350,8 @@ def run_epochs(
                     )
         except KeyboardInterrupt as error:
             interrupted = error
+        finally:
+            torch.backends.cudnn.benchmark = usual
     if interrupted:
         if fabric.is_global_zero:
             print(f"Stopped; {last_good(last)}. To go on: {again(last)}.")
@@ -373,6 +377,16 @@ def compile_pays(config: Config, data: Dataset, fabric: Fabric) -> bool:
     return fabric.device.type == "cuda" and fabric.world_size == 1 and images >= COMPILED_FROM
 
 
+def compiled(net: VAE) -> torch.nn.Module:
+    """The model compiled; or as it is, and said so, where what that takes is lacking (Triton, a C compiler)."""
+    try:
+        torch.compile(torch.neg)(torch.ones(1, device=next(net.parameters()).device))
+    except Exception as error:  # a compiler fails in many ways
+        print(f"Trained without torch.compile, which does not work here: {str(error).strip().partition(chr(10))[0]}")
+        return net
+    return cast(torch.nn.Module, torch.compile(net))
+
+
 def make_step(
     config: Config, data: Dataset, fabric: Fabric, model, optimizer, average: VAE | None
 ) -> Callable[..., Tensor]:
@@ -380,7 +394,6 @@ def make_step(
 
     The data are on the device, and the model and the optimizer are as fabric.setup returns them.
     """
-    torch.backends.cudnn.benchmark = True  # on a GPU, the shapes never change: let it try which kernels are fastest
     begun = bool(optimizer.state)  # a resumed run has
 
     def step(index: Tensor, noise: Tensor, rate: float | Tensor) -> Tensor:
@@ -412,11 +425,12 @@ def recorded(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
     chosen and compiled.
     """
     ordinary, graph, aside = 3, torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    ends = itertools.cycle([torch.cuda.Event(), torch.cuda.Event()])
     held: list[Tensor] = []
     result = torch.empty(0)
 
     def replay(*inputs: Tensor) -> Tensor:
-        nonlocal ordinary, result
+        nonlocal ordinary, result, held
         if ordinary:
             ordinary -= 1
             aside.wait_stream(torch.cuda.current_stream())
@@ -425,12 +439,16 @@ def recorded(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
             torch.cuda.current_stream().wait_stream(aside)
             return first
         if not held:
-            held.extend(value.clone() for value in inputs)
+            places = [value.clone() for value in inputs]
             with torch.cuda.graph(graph):
-                result = step(*held)
+                result = step(*places)
+            held = places
+        end = next(ends)
+        end.synchronize()  # of the step before the last: not farther ahead, for the progress bar and Ctrl-C
         for place, value in zip(held, inputs, strict=True):
             place.copy_(value)
         graph.replay()
+        end.record()
         return result
 
     return replay
@@ -448,11 +466,15 @@ def train_epoch(
     steps = len(data.train_images) // batch  # a last, smaller batch is left out; it is another one every epoch
     order = torch.randperm(len(data.train_images), generator=generator)[: steps * batch].view(steps, batch)
     latent = (batch, 1, config.latent_size, config.latent_size)
-    noise = torch.stack([torch.randn(latent, generator=generator) for _ in range(steps)])
+    noise = torch.empty(steps, *latent)
+    for part in noise:  # batch by batch: one large draw gives other numbers
+        torch.randn(latent, generator=generator, out=part)
     # All of a batch is drawn everywhere and shared out, so that the number of processes changes nothing.
     share = slice(fabric.global_rank, None, fabric.world_size)
     order, noise = (drawn[:, share].to(fabric.device) for drawn in (order, noise))
-    rates = [learning_rate((epoch - 1) * steps + done, config.epochs * steps, config) for done in range(steps)]
+    rates: list[float] | Tensor = [
+        learning_rate((epoch - 1) * steps + done, config.epochs * steps, config) for done in range(steps)
+    ]
     if fabric.device.type == "cuda":
         rates = torch.tensor(rates, device=fabric.device)  # a recorded step reads its rate where it lies
     losses = torch.empty(steps, 2, device=fabric.device)

@@ -15,7 +15,7 @@ import torch
 from cvae_support.checkpoints import SHIPPED_FOLDER, load_model
 from cvae_support.config import RECIPES, Config
 from cvae_support.evaluate import MEASURES, over_seeds
-from cvae_support.evaluation import blend, encode_means, noise
+from cvae_support.evaluation import blend, encode_means, first_per_class, noise
 from cvae_support.judge import judge_accuracy, load_judge, probabilities
 from cvae_support.layers import AdaLNResnetBlock
 from cvae_support.metrics import aggregate_gap
@@ -181,35 +181,38 @@ def test_the_small_weight_buys_sharpness_with_nats(ends):
     assert ends[SHARP][0]["test_kl"] > 2 * ends[CLEAR][0]["test_kl"]
 
 
-def test_the_two_are_level_at_full_width(ends, study):
+def test_the_two_are_nearly_level_at_full_width(ends, study):
     """fig-curves-both:
-    'adaLN ends lower in reconstruction', 'and higher in the mean KL', 'In test loss the two are level',
-    'A second seed of each, stopped before its end'; so tbl-results, and sec-compare: 'a little less distortion for
-    a few tenths of a nat'
+    'adaLN ends lower in reconstruction', 'and higher in the mean KL', 'In test loss the two are nearly level', 'below
+    any spatial loss, in fewer nats', 'At full width the lead, if any, is smaller'; so tbl-results
     """
     (spatial, _), (adaln, _) = ends[SPATIAL], ends[ADALN]
     assert adaln["test_recon"] < spatial["test_recon"] and spatial["test_kl"] < adaln["test_kl"]
-    assert 0.1 < 49 * (adaln["test_kl"] - spatial["test_kl"]) < 0.4
-    assert abs(1 - curve(study, "adaLN, full width", 42)[-1] / curve(study, "spatial, full width", 42)[-1]) < 0.005
-    for model in ("spatial", "adaLN"):
-        first, second = (curve(study, f"{model}, full width", seed) for seed in (42, 43))
-        assert len(first) == 20 > len(second) > 15 and abs(1 - second[-1] / first[len(second) - 1]) < 0.01
+    runs = {
+        (run["arm"], run["seed"]): run["history"]
+        for run in study
+        if run["arm"] in ("spatial, full width", "adaLN, full width")
+    }
+    assert [len(history) for history in runs.values()] == [20, 20, 19, 16]
+    first, second = (curve(study, "adaLN, full width", seed) for seed in (42, 43))
+    every = [loss for seed in (42, 43) for loss in curve(study, "spatial, full width", seed)]
+    assert abs(1 - first[-1] / every[19]) < 0.005 and second[-1] < min(every)
+    assert runs["adaLN, full width", 43][-1]["test_kl"] < spatial["test_kl"]
+    small = [mean(at_epoch(study, f"{model}, 20 epochs", 20)) for model in ("spatial", "adaLN")]
+    assert every[19] - first[-1] < (small[0] - small[1]) / 10
 
 
 def test_small_models_are_not_level(study):
     """fig-curves-both:
-    'Small models are not level: at a quarter of the width', 'of three seeds), every adaLN run below every spatial one.
-    At full width one seed each shows no such lead'
+    'Small models are not level: at a quarter of the width', 'of three seeds), every adaLN run below every spatial one'
     """
     spatial, adaln = (at_epoch(study, f"{model}, 20 epochs", 20) for model in ("spatial", "adaLN"))
     assert len(spatial) == len(adaln) == len(SEEDS) == 3 and max(adaln) < min(spatial)
-    lead = curve(study, "spatial, full width", 42)[-1] - curve(study, "adaLN, full width", 42)[-1]
-    assert lead < (mean(spatial) - mean(adaln)) / 10
 
 
 def test_reconstruction_falls_and_the_kl_ends_where_it_began(study):
     """fig-curves-spatial:
-    'At first. Reconstruction falls in every epoch; the mean KL rises for four of them, and then falls back to where it
+    'At first. Reconstruction falls in every epoch; the mean KL rises until the fourth, and then falls back to where it
     began'
     """
     (run,) = (run for run in study if (run["arm"], run["seed"]) == ("spatial, full width", 42))
@@ -226,8 +229,9 @@ def test_the_offset_lines_the_classes_up(ends, data):
     """
     share = {}
     for name in (SPATIAL, CLEAR):
-        mu = encode_means(ends[name][1], data.test_images, data.test_labels)
-        of_class = torch.stack([mu[data.test_labels == label].mean(dim=0) for label in range(10)])  # all equally large
+        index = first_per_class(data.test_labels, 300)  # those of the map
+        mu = encode_means(ends[name][1], data.test_images[index], data.test_labels[index])
+        of_class = mu.view(10, 300, -1).mean(dim=1)
         share[name] = (of_class.var(dim=0, unbiased=False).sum() / mu.var(dim=0, unbiased=False).sum()).item()
     assert share[SPATIAL] < 0.01 and share[CLEAR] > 0.1
 
@@ -327,8 +331,9 @@ def test_the_judges_are_as_good_as_the_text_says():
 
 def test_adaln_does_what_it_is_told_more_often(generated, small):
     """tbl-generation:
-    'At the same test loss adaLN does what it is told more often; elsewhere the two differ little', 'width buys more
-    than the way the label is fed'; and the summary's 'adaLN's samples are read as asked more often'
+    'At nearly the same test loss adaLN does what it is told more often; elsewhere the two differ little', 'width (in
+    other batches) buys more here than the way the label is fed'; and the summary's 'adaLN's samples are read as asked
+    more often'
     """
     lead = {measure: generated["adaln"][measure] - generated["spatial"][measure] for measure in OF_SAMPLES}
     assert lead["conditional_accuracy"] > 0.025 and lead["conditional_accuracy_second"] > 0.02
@@ -340,9 +345,7 @@ def test_adaln_does_what_it_is_told_more_often(generated, small):
 
 
 def test_small_adaln_is_ahead_run_by_run():
-    """tbl-generation:
-    'Among them, too, each adaLN run is ahead of each spatial one in accuracy, and in Fréchet distance'
-    """
+    """tbl-generation: 'There, too, every adaLN run is ahead'"""
     spatial, adaln = (measured(SMALL[model]) for model in ("spatial", "adaln"))
     assert len(spatial) == len(adaln) == 3
     for measure, sign in (("conditional_accuracy", 1), ("frechet_distance", -1)):
@@ -363,7 +366,7 @@ def test_coats_are_the_class_that_is_missed(generated, yardsticks):
 
 @torch.no_grad()
 def test_missed_coats_pass_for_pullovers(ends):
-    """tbl-generation: 'most of the rest the judge takes for pullovers'"""
+    """tbl-generation: '(shirts hardly more); the rest mostly pass for pullovers'"""
     for name in (SPATIAL, ADALN):
         coats = ends[name][1].sample(torch.full((300,), 4), torch.Generator().manual_seed(0))
         seen = probabilities(load_judge(), coats).argmax(dim=1).bincount(minlength=10)
@@ -382,8 +385,9 @@ def test_class_aware_sampling_wins_in_accuracy_score(generated):
 
 def test_the_label_helps_and_the_prior_costs(generated):
     """tbl-generation:
-    'every column improves (not recall), and both models pass the workaround in all of them. At the same weight the
-    label helps; drawing from the prior costs.', 'At the same KL weight a label helps, and drawing from the prior costs'
+    'every column improves (not recall), and both models pass the workaround, in accuracy score by little. At the same
+    weight the label helps; drawing from the prior costs.', 'At the same KL weight a label helps, and drawing from the
+    prior costs'
     """
     for model in ("spatial", "adaln"):
         own, prior, without_label = (generated[name] for name in (f"{model} aware", model, "aware"))
@@ -402,8 +406,8 @@ def test_over_which_seeds_samples_are_averaged():
 def test_the_sharp_model_leads_with_class_aware_codes(generated):
     """tbl-generation:
     'hopeless when sampled from the prior', 'it leads by far in Fréchet distance and coverage, by a little in accuracy
-    score. In precision it is last, and in accuracy behind all that adaLN drew'; 'in variety ten Gaussians and a small
-    weight are hard to beat; for the right class the label is the better bet'
+    score. In precision it is last', 'in variety ten Gaussians and a small weight are hard to beat; in accuracy, from
+    the prior, only adaLN of full width is clearly ahead'
     """
     sharp, others = generated["sharp"], [model for name, model in generated.items() if name != "sharp"]
     score = "classification_accuracy_score"
@@ -413,8 +417,12 @@ def test_the_sharp_model_leads_with_class_aware_codes(generated):
         assert sharp["coverage"] > other["coverage"] + 0.05 and sharp["precision"] < other["precision"] - 0.003
         assert sharp["recall"] > other["recall"] + 0.2
     assert 0 < sharp[score] - max(other[score] for other in others) < 0.01
-    for measure in ("conditional_accuracy", "conditional_accuracy_second"):
-        assert all(sharp[measure] < generated[model][measure] - 0.02 for model in ("adaln", "adaln aware"))
+    lead = {
+        model: [generated[model][measure] - sharp[measure] for measure in MEASURED[:2]]
+        for model in ("spatial", "adaln")
+    }
+    assert MEASURED[:2] == ["conditional_accuracy", "conditional_accuracy_second"]
+    assert min(lead["adaln"]) > 0.02 > 0 > min(lead["spatial"])
 
 
 def test_every_arm_has_three_seeds():
@@ -603,7 +611,8 @@ def test_the_peers_are_on_either_side(of):
 def test_what_moves_a_model_off_the_curve(of):
     """fig-rate-distortion:
     'Towards the lower left lead longer training', 'the label-channel peer', 'has to say the class',
-    '(on average; seeds differ by as much). To name one of ten takes 2.3.'
+    '(on average; seeds differ by as much). To name one of ten takes 2.3.', 'at more distortion: width gained the
+    unconditional model hardly anything'
     """
     pairs = [("spatial, 20 epochs", "spatial"), ("adaLN, 20 epochs", "adaLN"), ("label-channel peer", "spatial")]
     for better, worse in pairs:
@@ -612,6 +621,9 @@ def test_what_moves_a_model_off_the_curve(of):
     assert abs(of(without, "distortion") / of(with_label, "distortion") - 1) < 0.01
     rates = [run["rate"] for run in measured(without)]
     assert 1.8 < of(without, "rate") - of(with_label, "rate") < max(rates) - min(rates)
+    assert of("unconditional, full width", "distortion") > 1.05 * of("spatial, full width", "distortion")
+    wide, small = (at_epoch(read("study"), f"unconditional, {which}", 20) for which in ("full width", "20 epochs"))
+    assert min(small) - min(wide) < 0.0001
 
 
 def test_the_weight_swept(of):

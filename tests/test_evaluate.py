@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from cvae_support import evaluate as evaluation
+from cvae_support.config import Config
 from cvae_support.data import to_float
 from cvae_support.evaluate import (
     MEASURES,
     class_labels,
     decode,
     draw_samples,
+    encode,
     evaluate,
     floors,
     gaussian_samples,
@@ -275,3 +277,11 @@ def test_measures_of_several_seeds_become_mean_and_deviation():
 
 def test_numbers_are_kept_with_six_digits():
     assert short([0.123456789, (1234567.8,), 7, None]) == [0.123457, [1234570.0], 7, None]
+
+
+def test_codes_are_sampled_where_the_model_is(few):
+    """On a GPU, too: on tensors without contents, which are as little to be mixed with the CPU's."""
+    with torch.device("meta"):
+        net = VAE(Config("spatial", width=0.125))
+    codes = encode(net, few.train_images.to("meta"), few.train_labels.to("meta"))
+    assert all(part.is_meta and part.shape == net.latent_shape(160) for part in codes)

@@ -16,6 +16,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import overview_sprite  # noqa: E402
 
+from cvae_support.checkpoints import load_model  # noqa: E402
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -152,13 +154,11 @@ def test_without_javascript_the_static_grid_shows(opened, width):
 
 def test_the_sprite_is_drawn_by_the_adaln_model_of_the_page(tmp_path):
     """fig-overview: 'Drawn beforehand by the adaLN model of this page'"""
-    from cvae_support.export import shipped
-
     ours = Image.open(overview_sprite.SPRITE)
     assert ours.mode == "L" and ours.size == (28 * overview_sprite.COLUMNS, 280)
     assert overview_sprite.SPRITE.stat().st_size < 120_000
 
-    overview_sprite.draw_sprite(shipped("adaln")[0], tmp_path / "sprite.png")
+    overview_sprite.draw_sprite(load_model(overview_sprite.PAGES_OWN)[0], tmp_path / "sprite.png")
     difference = ImageChops.difference(ours, Image.open(tmp_path / "sprite.png")).getextrema()[1]
     assert difference <= 3, "run python tools/overview_sprite.py"  # other machines round a little differently
 

@@ -395,7 +395,7 @@ def test_the_speeds_on_a_gpu_are_those_that_were_measured(script):
     saved = 1000 * measured["batch_size"] * (1 / speeds["ours"] - 1 / speeds["ours, compiled"])  # ms a step
     assert f"saves {saved:.1f} ms a step: it pays from some {training.COMPILED_FROM // 1_000_000} million" in text
     assert training.COMPILED_FROM > 60_000 / (saved / measured["batch_size"])  # a minute
-    full = [load_record(path) for path in SHIPPED_FOLDER.glob("*-w1-*.json")]
+    full = [load_record(path) for path in SHIPPED_FOLDER.glob("*-w1-*-muon.json")]
     assert len(full) == 4 and all("H100" in record["made_on"] for record in full)
     for record in full:
         assert 7500 < record["history"][-1]["images_per_second"] < 8600
@@ -414,6 +414,9 @@ def test_only_long_runs_on_one_gpu_are_compiled(data):
 def test_a_recorded_step_is_taken_once_for_every_call(monkeypatch):
     """On a CPU, with a stand-in for CUDA: three ordinary steps, then one that is recorded (not run) and replayed."""
     taken, recording = [], []
+
+    class Event:
+        synchronize = record = staticmethod(lambda: None)
 
     class Graph:
         def replay(self):
@@ -438,7 +441,7 @@ def test_a_recorded_step_is_taken_once_for_every_call(monkeypatch):
     stream = SimpleNamespace(wait_stream=lambda other: None)
     for name, stand_in in {
         "CUDAGraph": Graph, "graph": record, "Stream": lambda: stream, "current_stream": lambda: stream,
-        "stream": lambda _: nullcontext(),
+        "stream": lambda _: nullcontext(), "Event": Event,
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, stand_in)
     replayed = training.recorded(step)
@@ -447,10 +450,23 @@ def test_a_recorded_step_is_taken_once_for_every_call(monkeypatch):
     assert taken == calls and results == [sum(call) for call in calls]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_where_nothing_can_be_compiled_it_goes_on_and_says_so(config, monkeypatch, capsys):
+    def fails(*_):
+        raise RuntimeError("Cannot find a working triton installation\nmore of it")
+
+    net = VAE(config())
+    monkeypatch.setattr(torch, "compile", lambda function: fails)
+    assert training.compiled(net) is net
+    assert capsys.readouterr().out.rstrip().endswith("does not work here: Cannot find a working triton installation")
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    assert training.compiled(net) is net and capsys.readouterr().out == ""
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: CUDA_VISIBLE_DEVICES=0 pytest -k on_a_gpu")
 @pytest.mark.parametrize("recipe", list(RECIPES))
-def test_on_a_gpu_recorded_steps_give_the_numbers_of_ordinary_ones(few, config, tmp_path, monkeypatch, recipe):
-    wanted = config("adaln", recipe=recipe, epochs=2)
+@pytest.mark.parametrize("model", ["adaln", "mlp", "label-channel"])
+def test_on_a_gpu_recorded_steps_give_the_numbers_of_ordinary_ones(few, config, tmp_path, monkeypatch, model, recipe):
+    wanted = config(model, recipe=recipe, epochs=2, width=1)
     recorded = train(wanted, few, tmp_path / "recorded")
     monkeypatch.setattr(training, "recorded", lambda step: step)
     ordinary = train(wanted, few, tmp_path / "ordinary")

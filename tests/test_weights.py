@@ -30,8 +30,8 @@ def test_what_the_page_and_the_study_ask_for_ships(name, base, data):
     config = replace(wanted, seed=loaded.config.seed)  # whichever seed was best
     assert differences(record, config, data.checksum) == []
     assert len(record["history"]) == config.epochs
-    page = (ROOT / "posts/class_conditional_vae/class_conditional_vae.qmd").read_text()
     if base == FULL:
+        page = (ROOT / "posts/class_conditional_vae/class_conditional_vae.qmd").read_text()
         (settings,) = re.findall(r"^settings = (dict\(.*\))", page, re.M)
         assert Config(**eval(settings)) == FULL
         assert re.search(rf'Config\("{model}", .*\*\*settings, seed={config.seed}\)', page)
@@ -60,7 +60,7 @@ def test_the_models_that_ship_are_trained_as_asked(script, monkeypatch, tmp_path
     assert {(config.model, config.kl_weight) for config in asked} == {(c["model"], c["kl_weight"]) for c in shipped}
     for config in asked:
         assert replace(config, model="spatial", kl_weight=settings.kl_weight, seed=settings.seed) == settings
-    assert 2 * len(set(asked)) == 2 * len(asked) == len(SEEDS) * len(SHIPPED)  # which are of two widths
+    assert len(set(asked)) == len(asked) == 4 * len(SEEDS)
 
 
 def test_what_ships_stays_a_candidate_and_its_seeds_are_remembered(script, few, config, tmp_path, monkeypatch):
@@ -130,15 +130,21 @@ def test_rounding_a_models_weights_moves_its_pixels_as_little(data):
     assert (reconstruct(model, images, labels) - before).abs().max() < 1 / 255
 
 
+def vae_part(model, x, y):
+    recon, mu, log_var, _ = model(x, y)
+    return torch.stack(vae_loss(recon, x, mu, log_var))
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_the_recorded_test_loss_is_that_of_the_weights(path, data):
-    """Recomputed on 2,000 test images; the record is over all 10,000 with other noise, hence the tolerance."""
+    """Recomputed on 1,000 test images; the record is over all 10,000 with other noise, hence the tolerance."""
     model, record = load_model(path)
-    images = data.test_images[:2000].float() / 255
+    index = first_per_class(data.test_labels, 100)
+    images, labels = data.test_images[index].float() / 255, data.test_labels[index]
     torch.manual_seed(0)
     with torch.no_grad():
-        recon, mu, log_var, _ = model(images, data.test_labels[:2000])
-    recon_loss, kl = vae_loss(recon, images, mu, log_var)
+        parts = [vae_part(model, x, y) for x, y in zip(images.split(100), labels.split(100), strict=True)]
+    recon_loss, kl = torch.stack(parts).mean(dim=0)
     last = record["history"][-1]
     assert recon_loss.item() == pytest.approx(last["test_recon"], rel=0.05)
     assert kl.item() == pytest.approx(last["test_kl"], rel=0.05)

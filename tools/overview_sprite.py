@@ -1,6 +1,6 @@
 """Draw the samples of the overview figure: one greyscale picture, a row for each class.
 
-    python tools/overview_sprite.py [CHECKPOINT.json]     # default: the adaLN weights that ship
+    python tools/overview_sprite.py [CHECKPOINT.json]     # default: the page's adaLN model
 
 The samples are the first that the seed gives, and every z is another one: nothing is selected. The figure's script
 (assets/overview.js) and its style (assets/overview.css) show parts of this picture and count on COLUMNS.
@@ -14,8 +14,10 @@ from PIL import Image
 from cvae_support.checkpoints import SHIPPED_FOLDER, load_model
 from cvae_support.evaluation import class_grid
 from cvae_support.models import VAE
+from cvae_support.study import FULL_WIDTH
 
 SPRITE = Path(__file__).resolve().parents[1] / "assets" / "overview_sprite.png"
+PAGES_OWN = SHIPPED_FOLDER / f"{FULL_WIDTH['adaLN, full width'].name}.json"
 COLUMNS = 24  # samples of each class
 SEED = 7
 
@@ -28,12 +30,11 @@ def draw_sprite(model: VAE, path: Path = SPRITE) -> None:
 
 
 def main() -> None:
-    named = [Path(name) for name in sys.argv[1:]]
-    found = named or sorted(SHIPPED_FOLDER.glob("adaln-*.json"))
-    if len(found) != 1:
-        raise SystemExit(f"name one checkpoint; {SHIPPED_FOLDER} has {[path.name for path in found]}")
-    draw_sprite(load_model(found[0])[0])
-    print(f"{SPRITE.name}: {SPRITE.stat().st_size / 1024:.0f} KiB, from {found[0].name}")
+    if len(sys.argv) > 2:
+        raise SystemExit("name one checkpoint, or none")
+    path = Path(sys.argv[1]) if sys.argv[1:] else PAGES_OWN
+    draw_sprite(load_model(path)[0])
+    print(f"{SPRITE.name}: {SPRITE.stat().st_size / 1024:.0f} KiB, from {path.name}")
 
 
 if __name__ == "__main__":

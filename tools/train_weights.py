@@ -1,9 +1,9 @@
 """Train the models that ship with the package, and put the best seed of each in its folder.
 
-    python tools/train_weights.py            # go on where an earlier call stopped
+    python tools/train_weights.py            # the small models; goes on where an earlier call stopped
     python tools/train_weights.py --ship     # train nothing: ship the best of what is there
     python tools/train_weights.py --width 1                       # the full models: give it a GPU
-    python tools/train_weights.py --width 1 --recipe plain        # the same by the tutorial's settings
+    python tools/train_weights.py --width 1 --recipe plain        # the same by the plain recipe, 100 epochs
 
 Interrupt it whenever you like: a second call resumes the run it was in and skips those that are done. It also
 writes what depends on the weights: the t-SNE maps, models.md and, from the page's own model, the pictures of samples.
@@ -27,6 +27,7 @@ from cvae_support.checkpoints import (
     local_run,
     run_folder,
     save_checkpoint,
+    versions,
 )
 from cvae_support.config import RECIPES, Config
 from cvae_support.data import Dataset, load_fashion_mnist
@@ -40,7 +41,7 @@ CARD = Path(__file__).resolve().parents[1] / "models.md"
 
 
 def wanted(width: float, recipe: str) -> list[Config]:
-    """The models that ship, each to be trained from all seeds."""
+    """The four models of this width and recipe, each to be trained from all seeds."""
     base = FULL if (width, recipe) == (FULL.width, FULL.recipe) else Config(width=width, recipe=recipe)
     return [
         *(replace(base, model=model) for model in ("spatial", "adaln", "unconditional")),
@@ -86,7 +87,7 @@ def ship(config: Config, finals: list[Path], data: Dataset) -> Path:
     save_checkpoint(
         shipped, half, Config(**record["config"]),
         data=record["data"], classes=record["classes"], history=record["history"], made_on=record["made_on"],
-        versions=record["versions"],  # of the machine that trained it
+        versions=versions() | {"torch": record["versions"]["torch"]},  # that of the machine that trained it
         half_precision=record.get("half_precision") or half_precision_cost(load_model(best)[0], half, data),
         test_loss_of_seeds=dict(sorted(ends.items())),
     )  # fmt: skip
@@ -109,7 +110,8 @@ def card() -> str:
         "",
         "Each model was trained on Fashion-MNIST's 60,000 training images from the seeds listed; the one with the "
         "lowest **test loss** (mean squared error + KL weight x mean KL, over the 10,000 test images) ships, in half "
-        "precision. Choosing by test loss makes that one number slightly optimistic: read the spread over the seeds.",
+        "precision. Choosing by test loss makes that one number slightly optimistic: read the spread over the seeds, "
+        "where there are several.",
         "",
         "The files are safetensors (no pickle). Beside each lies a `.json` with its configuration, the train and test "
         "rate and distortion after every epoch, and the SHA-256 that is verified before the weights are used. "
@@ -153,6 +155,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--ship", action="store_true", help="train nothing: ship the best of what is there")
     options = parser.parse_args(arguments)
     data = load_fashion_mnist()
+    if options.width >= 1 and not options.ship and not torch.cuda.is_available():
+        print("No GPU: at this width a run takes the better part of a day, or more. Ctrl-C stops, and loses nothing.")
     for config in wanted(options.width, options.recipe):
         configs = [replace(config, seed=seed) for seed in SEEDS]
         finals = [run_folder(one, data.checksum) / "final.json" for one in configs]
@@ -160,7 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
             finals = [local_run(one, data) for one in configs]
         finals = [path for path in finals if path.is_file()]
         if not finals:
-            print(f"{config.name}: not trained yet")
+            print(f"{config.name}: no run of it here")
             continue
         shipped = ship(config, finals, data)
         print(f"{config.name}: shipped the best of the seeds {', '.join(load_record(shipped)['test_loss_of_seeds'])}")
