@@ -534,10 +534,10 @@ def test_the_judge_along_the_blends(ends):
     'adaLN has a threshold, between 80 and 90 %, when the others have long moved', 'the judge is never convinced'
     """
     judge, shares = load_judge(), torch.linspace(0, 1, 11)
-    many = noise(ends[ADALN][1], 64, seed=3)
+    many = noise(ends[ADALN][1], 32, seed=3)
 
     def sure(images, label):
-        return probabilities(judge, images.flatten(0, 1)[:, None]).view(64, 11, -1)[:, :, label].mean(dim=0)
+        return probabilities(judge, images.flatten(0, 1)[:, None]).view(32, 11, -1)[:, :, label].mean(dim=0)
 
     def mixed(images):
         return torch.lerp(images[:, :1], images[:, -1:], shares.view(1, -1, 1, 1))
@@ -548,11 +548,12 @@ def test_the_judge_along_the_blends(ends):
     spatial, adaln = (blends(name, 7, 9) for name in (SPATIAL, ADALN))
     pixels = sure(mixed(adaln), 9)
     spatial, adaln = sure(spatial, 9), sure(adaln, 9)
-    assert 0 < spatial.diff().min() and spatial.diff().max() < 0.2
-    assert 0 < adaln.diff().min() and adaln.diff().max() < 0.2 and max(spatial[2], adaln[2]) < pixels[2] - 0.25
+    steepest = max(spatial.diff().max(), adaln.diff().max())
+    assert 0 < min(spatial.diff().min(), adaln.diff().min()) and max(spatial[2], adaln[2]) < pixels[2] - 0.25
     spatial, adaln = (blends(name, 1, 3) for name in (SPATIAL, ADALN))
     pixels, spatial, adaln = sure(mixed(adaln), 3), sure(spatial, 3), sure(adaln, 3)
     assert adaln[8] < 0.25 and adaln[9] > 0.6 and min(spatial[8], pixels[8]) > 0.65
+    assert adaln[9] - adaln[8] > 2 * steepest  # which is what makes it a threshold
     assert max(sure(blends(name, 2, 4), 4).max() for name in (SPATIAL, ADALN)) < 0.5
 
 
