@@ -612,8 +612,8 @@ def test_the_peers_are_on_either_side(of):
 def test_what_moves_a_model_off_the_curve(of):
     """fig-rate-distortion:
     'Towards the lower left lead longer training', 'the label-channel peer', 'has to say the class',
-    '(on average; seeds differ by as much). To name one of ten takes 2.3.', 'at more distortion: width gained the
-    unconditional model hardly anything'
+    '(on average; seeds differ by as much). To name one of ten takes 2.3.', 'at more distortion: width hardly
+    lowered the unconditional loss'
     """
     pairs = [("spatial, 20 epochs", "spatial"), ("adaLN, 20 epochs", "adaLN"), ("label-channel peer", "spatial")]
     for better, worse in pairs:
