@@ -402,6 +402,15 @@ def test_the_speeds_on_a_gpu_are_those_that_were_measured(script):
         assert 130 < sum(row["seconds"] for row in record["history"]) < 170
 
 
+def test_a_gpus_speeds_do_not_replace_those_of_the_cpu(script, monkeypatch, capsys):
+    benchmark = script("benchmarks/training.py")
+    monkeypatch.setattr(benchmark, "best_device", lambda: "cuda")
+    monkeypatch.setattr(sys, "argv", ["training.py", "--write"])
+    with pytest.raises(SystemExit):
+        benchmark.main()
+    assert "--write is for a CPU's numbers" in capsys.readouterr().err
+
+
 def test_only_long_runs_on_one_gpu_are_compiled(data):
     """The 100 epochs of plain, not the 20 of muon."""
     for recipe, device, world_size, wanted in (

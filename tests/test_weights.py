@@ -50,7 +50,7 @@ def test_the_seed_that_ships_is_the_best_of_those_trained(path):
     [([], MUON), (["--width=1"], FULL), (["--width=1", "--recipe=plain"], Config())],
     ids=["small", "full", "plain"],
 )
-def test_the_models_that_ship_are_trained_as_asked(script, monkeypatch, tmp_path, flags, settings):
+def test_the_models_that_ship_are_trained_as_asked(script, monkeypatch, tmp_path, capsys, flags, settings):
     tool, asked = script("tools/train_weights.py"), []
     monkeypatch.setattr(tool, "load_fashion_mnist", lambda: SimpleNamespace(checksum="d" * 64))
     monkeypatch.setattr(tool, "local_run", lambda config, _: asked.append(config) or tmp_path / "not trained")
@@ -61,6 +61,7 @@ def test_the_models_that_ship_are_trained_as_asked(script, monkeypatch, tmp_path
     for config in asked:
         assert replace(config, model="spatial", kl_weight=settings.kl_weight, seed=settings.seed) == settings
     assert len(set(asked)) == len(asked) == 4 * len(SEEDS)
+    assert ("No GPU" in capsys.readouterr().out) == (settings.width == 1)  # before it begins on a week's work
 
 
 def test_what_ships_stays_a_candidate_and_its_seeds_are_remembered(script, few, config, tmp_path, monkeypatch):
