@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cvae_support.data import Dataset, to_float
-from cvae_support.evaluation import class_grid, first_per_class
+from cvae_support.evaluation import AT_ONCE, class_grid, encode_all, first_per_class
 from cvae_support.judge import AnyJudge, features
 from cvae_support.metrics import (
     active_units,
@@ -36,7 +36,6 @@ QUERIES = 1_000  # of the samples, to look for their nearest training image
 SWAPPED = 2_500  # test images decoded as another class
 SHARED_Z = 128  # z decoded as every class, for the style
 BATCH = 500  # as in training.test_loss: the same noise, so the same numbers
-AT_ONCE = 100  # images through a model: a CPU takes longer over larger batches
 
 # Of every measure: its name in a table, and which way is better.
 MEASURES = {
@@ -92,8 +91,7 @@ class Real(NamedTuple):
 def encode(model: VAE, images: Tensor, labels: Tensor) -> Encoded:
     """q(z|x, y) of images (N, 1, S, S) uint8, and z with the noise that training.test_loss uses."""
     generator = torch.Generator().manual_seed(0)
-    parts = [model.encode(to_float(x), y) for x, y in zip(images.split(AT_ONCE), labels.split(AT_ONCE), strict=True)]
-    mu, log_var = (torch.cat(part) for part in zip(*parts, strict=True))
+    mu, log_var = encode_all(model, images, labels)
     eps = torch.cat([torch.randn(part.shape, generator=generator) for part in mu.split(BATCH)]).to(mu.device)
     return Encoded(mu, log_var, mu + torch.exp(0.5 * log_var) * eps)
 

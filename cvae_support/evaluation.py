@@ -16,6 +16,7 @@ from cvae_support.checkpoints import SHIPPED_FOLDER, write_atomically
 from cvae_support.data import Dataset, cache_folder, to_float
 from cvae_support.models import VAE
 
+AT_ONCE = 100  # images through a model: a CPU takes longer over larger batches
 TSNE = dict(n_components=2, perplexity=30, random_state=42)
 
 
@@ -72,12 +73,16 @@ def first_per_class(labels: Tensor, per_class: int) -> Tensor:
 
 
 @torch.no_grad()
+def encode_all(model: VAE, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """mu and log_var of q(z|x, y) of every image, each (N, 1, S/4, S/4). images (N, 1, S, S) uint8."""
+    pairs = zip(images.split(AT_ONCE), labels.split(AT_ONCE), strict=True)
+    mu, log_var = zip(*(model.encode(to_float(x), y) for x, y in pairs), strict=True)
+    return torch.cat(mu), torch.cat(log_var)
+
+
 def encode_means(model: VAE, images: Tensor, labels: Tensor) -> Tensor:
     """The mean of q(z|x, y) of every image: (N, latents). images (N, 1, S, S) uint8."""
-    parts = [  # a CPU takes longer over larger batches
-        model.encode(to_float(x), y)[0].flatten(1) for x, y in zip(images.split(100), labels.split(100), strict=True)
-    ]
-    return torch.cat(parts)
+    return encode_all(model, images, labels)[0].flatten(1)
 
 
 def latent_map(

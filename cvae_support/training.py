@@ -371,10 +371,14 @@ def progress_bar(fabric: Fabric) -> Progress:
     )  # fmt: skip
 
 
+def on_one_gpu(fabric: Fabric) -> bool:
+    """Whether this is the only process, and on a cuda device: recording and compiling were tried on no other."""
+    return fabric.device.type == "cuda" and fabric.world_size == 1
+
+
 def compile_pays(config: Config, data: Dataset, fabric: Fabric) -> bool:
     """Whether torch.compile gains more in this run than it takes: on one GPU, if the run is long."""
-    images = config.epochs * len(data.train_images)
-    return fabric.device.type == "cuda" and fabric.world_size == 1 and images >= COMPILED_FROM
+    return on_one_gpu(fabric) and config.epochs * len(data.train_images) >= COMPILED_FROM
 
 
 def compiled(net: VAE) -> torch.nn.Module:
@@ -414,7 +418,7 @@ def make_step(
         begun = True
         return torch.stack([recon_loss.detach(), kl.detach()])
 
-    return recorded(step) if fabric.device.type == "cuda" and fabric.world_size == 1 else step
+    return recorded(step) if on_one_gpu(fabric) else step
 
 
 def recorded(step: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -23,6 +23,7 @@ from cvae_support.models import VAE, count_parameters
 from cvae_support.study import (
     ARMS,
     CONDITIONING,
+    FULL,
     FULL_WIDTH,
     MUON_SEARCH,
     SEARCH,
@@ -275,6 +276,10 @@ def test_the_recipes_are_as_the_texts_say():
     assert f"| none | decay {fast['ema_decay']} | decay {muon['ema_decay']} |" in text
     assert [Config(recipe=recipe).optimizer for recipe in RECIPES] == ["Adam", "Adam", "Muon"]
     assert "| optimizer | Adam | Adam | Muon |" in text
+    assert f"(in batches of {FULL.batch_size} at a peak of {FULL.learning_rate}, which suit a GPU" in page
+    assert "({}, {} and {} channels)".format(*FULL.channels) in page
+    flags = f"--batch-size {FULL.batch_size} --learning-rate {FULL.learning_rate} --ema-decay {FULL.ema_decay}"
+    assert f"`{flags}`" in text
     assert f"a *fast* recipe of {fast['epochs']} epochs" in page and f"takes {muon['epochs']};" in page
 
 
@@ -437,7 +442,7 @@ def test_the_latents_that_are_switched_off_lie_at_the_edge():
     for arm in FULL_WIDTH | SHIPPED:
         for run in measured(arm):
             nats = torch.tensor(run["kl_per_dimension"]).view(7, 7)
-            assert run["class_aggregate_gap"] > run["aggregate_gap"] + 0.5
+            assert run["class_aggregate_gap"] > run["aggregate_gap"] + (0.5 if arm in FULL_WIDTH else 1)
             if "0.0005" in arm:
                 assert nats.min() > 1 and run["active_units"] == 49
             elif not arm.startswith("unconditional"):

@@ -389,6 +389,7 @@ def test_the_speeds_on_a_gpu_are_those_that_were_measured(script):
     for loop, speed in speeds.items():
         assert f"| {loop} | {speed:.0f} | {speed / speeds['obvious']:.3g} |" in text
     assert speeds["ours, compiled"] > 3 * speeds["obvious"]
+    assert "best of two rounds of {}, {} and {} steps".format(*measured["steps"].values()) in text
     flop = round(benchmark.flop_per_image(Config("spatial")) / 1e9, 2)
     assert flop == measured["gflop_per_image"] and f"({flop} GFLOP an image)" in text
     assert f"That is {speeds['ours, compiled'] * flop / 1000:.0f} TFLOP/s" in text
