@@ -7,6 +7,7 @@ models       encoder, decoder, and the VAE in three kinds: unconditional, spatia
 peers        two small networks to compare with, which wear the VAE's interface
 losses       reconstruction and KL
 training     one loop for every model, on Lightning Fabric
+cpu          what makes a training step faster on a CPU
 muon         the optimizer of the recipe of that name
 checkpoints  safetensors and JSON; load_or_train
 study        the experiments the page reports, and their results

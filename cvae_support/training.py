@@ -6,11 +6,9 @@ run, and a run on two processes, see the very numbers an uninterrupted run on on
 """
 
 import copy
-import ctypes
 import itertools
 import math
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -33,6 +31,7 @@ from cvae_support.checkpoints import (
     save_checkpoint,
 )
 from cvae_support.config import Config
+from cvae_support.cpu import Bf16Convolutions, computes_bf16, keep_freed_memory
 from cvae_support.data import Dataset, to_float
 from cvae_support.losses import vae_loss
 from cvae_support.models import VAE
@@ -154,12 +153,12 @@ def average_lags(config: Config, data: Dataset) -> str:
 
 
 def precision_of(fabric: Fabric) -> str:
-    """What Fabric computes in, by its own name: "32-true" or "bf16-mixed"."""
+    """What a step is computed in: "32-true", "bf16-mixed" or, on some CPUs, "bf16 convolutions"."""
     return fabric.strategy.precision.precision
 
 
 def make_fabric() -> Fabric:
-    """One device, bf16 arithmetic where a cuda device has it; or whatever `fabric run` was told.
+    """One device, with bf16 where it has instructions for that; or whatever `fabric run` was told.
 
     Raises TrainingError if that is a precision which the loop cannot train in.
     """
@@ -168,21 +167,11 @@ def make_fabric() -> Fabric:
         if precision_of(fabric) not in PRECISIONS:
             raise TrainingError(f"--precision must be {' or '.join(PRECISIONS)}, got {precision_of(fabric)}")
         return fabric
-    bf16 = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
-    return Fabric(accelerator=best_device(), devices=1, precision="bf16-mixed" if bf16 else "32-true")
-
-
-def keep_freed_memory() -> bool:
-    """On Linux with glibc, keep what a step frees for the next one; returns whether that took effect.
-
-    Left to itself, glibc hands the large blocks of a batch back to the system and asks for them again at every step,
-    and the page faults that follow took up to a tenth of the time, at batches of 256.
-    """
-    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    mmap_threshold, trim_threshold = -3, -1  # their names in malloc.h; 32 MB is the most the first accepts
-    return bool(mallopt(mmap_threshold, 32 << 20) and mallopt(trim_threshold, 2**31 - 1))
+    device = best_device()
+    if device == "cpu" and computes_bf16():
+        return Fabric(accelerator="cpu", devices=1, plugins=Bf16Convolutions())
+    bf16 = device == "cuda" and torch.cuda.get_device_capability() >= (8, 0)
+    return Fabric(accelerator=device, devices=1, precision="bf16-mixed" if bf16 else "32-true")
 
 
 def made_on(fabric: Fabric) -> str:
