@@ -188,33 +188,45 @@ def class_scatter(maps: dict[str, Tensor], labels: Tensor, classes: Sequence[str
     return figure.update_layout(legend=dict(y=-0.05, yanchor="top", itemsizing="constant"))
 
 
-def rate_distortion(runs: dict[str, list[tuple[float, float]]]) -> go.Figure:
+def rate_distortion(
+    runs: dict[str, list[tuple[float, float]]], closer: tuple[tuple[float, float], tuple[float, float]] | None = None
+) -> go.Figure:
     """Distortion against rate: for each arm one (rate, distortion) a seed, in nats and squared error of an image.
 
     Arms alike up to the first comma share a colour, a marker and a name in the legend; open markers are of longer runs,
-    with a dot in them where these are of full width.
+    with a dot in them where these are of full width. closer, the limits of a rectangle in (rates, distortions), adds a
+    panel that shows what lies in it.
     """
-    figure = go.Figure()
+    figure = make_subplots(
+        rows=1, cols=2 if closer else 1, subplot_titles=["all", "a part, closer"] if closer else None
+    )
     families = list(dict.fromkeys(arm.split(",")[0] for arm in runs))
     for arm, points in runs.items():
-        rates, distortions = zip(*points, strict=True)
         name = arm.split(",")[0]
         number = families.index(name)
         hollow = "-open-dot" if "full width" in arm else "-open" if "epochs" in arm else ""
-        figure.add_scatter(
-            x=rates, y=distortions, name=name, legendgroup=name, mode="markers",
-            showlegend=name not in [trace.name for trace in figure.data],
-            marker=dict(
-                size=10, color=CLASS_COLOURS[number],
-                symbol=CLASS_MARKERS[number] + hollow, line=dict(width=2 if hollow else 0),
-            ),
-            hovertemplate=f"{arm}<br>%{{x:.1f}} nats, squared error %{{y:.2f}}<extra></extra>",
-        )  # fmt: skip
+        near = [point for point in points if closer and all(a < v < b for v, (a, b) in zip(point, closer, strict=True))]
+        for column, shown in enumerate([points, near], start=1):
+            if shown:
+                figure.add_scatter(
+                    x=[rate for rate, _ in shown], y=[distortion for _, distortion in shown], row=1, col=column,
+                    name=name, legendgroup=name, mode="markers",
+                    showlegend=name not in [trace.name for trace in figure.data],
+                    marker=dict(
+                        size=10, color=CLASS_COLOURS[number],
+                        symbol=CLASS_MARKERS[number] + hollow, line=dict(width=2 if hollow else 0),
+                    ),
+                    hovertemplate=f"{arm}<br>%{{x:.1f}} nats, squared error %{{y:.2f}}<extra></extra>",
+                )  # fmt: skip
+    figure.update_xaxes(title="rate (nats an image)", automargin=True)
     figure.update_xaxes(
-        title="rate (nats an image)", type="log", tickvals=[5, 10, 20, 50, 100], automargin=True,
+        type="log", tickvals=[5, 10, 20, 50, 100], col=1,
         range=[0.7, 2.3],  # 5 to 200 nats, as powers of ten
     )  # fmt: skip
-    figure.update_yaxes(title="distortion", rangemode="tozero", automargin=True)
+    figure.update_yaxes(title="distortion", rangemode="tozero", automargin=True, col=1)
+    if closer:
+        figure.update_xaxes(range=closer[0], col=2)
+        figure.update_yaxes(range=closer[1], automargin=True, col=2)
     figure = finish(figure, height=460)
     return figure.update_layout(legend=dict(y=-0.22, yanchor="top"))
 

@@ -136,6 +136,13 @@ def test_every_model_has_a_marker_of_its_own_in_the_rate_distortion_figure():
     assert figure.data[1].hovertemplate.startswith("A, small<br>")
 
 
+def test_a_second_panel_shows_the_part_of_the_rate_distortion_figure_that_is_asked_for():
+    figure = rate_distortion({"A": [(20.0, 9.0), (30.0, 9.0)], "B": [(25.0, 7.0)]}, closer=((21, 40), (8, 11)))
+    assert [(list(t.x), t.xaxis) for t in figure.data] == [([20, 30], "x"), ([30], "x2"), ([25], "x")]
+    assert figure.layout.xaxis2.range == (21, 40) and figure.layout.yaxis2.range == (8, 11)
+    assert [t.name for t in figure.data if t.showlegend] == ["A", "B"]
+
+
 def test_dots_are_drawn_seed_by_seed():
     figure = dot_panels({"a": {"one": [1.0, 2.0], "two": [3.0]}, "b": {"one": [5.0], "two": [6.0]}}, chance=0.1)
     assert [list(t.x) for t in figure.data] == [[1, 2, 3], [5, 6]]
