@@ -249,8 +249,10 @@ def main() -> None:
     if arguments.rounds < 1 or arguments.steps is not None and arguments.steps < 1:
         options.error("--rounds and --steps must be 1 or more")
     device = best_device()
-    if arguments.write and device != "cpu":
-        options.error("--write is for a CPU's numbers; those of a GPU are kept by hand, in results/speed_gpu.json")
+    if arguments.write and (device != "cpu" or precision_of_ours() == "float32"):
+        options.error(
+            "--write is for a CPU that computes bf16; other numbers are kept by hand, in results/speed_*.json"
+        )
     config = Config("spatial", width=arguments.width or (0.25 if device == "cpu" else 1.0))
     steps = arguments.steps or (40 if device == "cpu" else 200)  # an epoch has 234
 
@@ -305,8 +307,8 @@ def main() -> None:
         )  # fmt: skip
     console = Console()
     console.print(table)
-    peak = f"peak {peaks[precision] / 1e9:.0f} GFLOP/s"
-    console.print(f"ratio {result['ratio']:.2f}; {flop / 1e9:.3f} GFLOP an image; {peak}")
+    peak = ", ".join(f"{peak / 1e9:.0f} GFLOP/s in {name}" for name, peak in peaks.items())
+    console.print(f"ratio {result['ratio']:.2f}; {flop / 1e9:.3f} GFLOP an image; peak {peak}")
     for count, row in result.get("processes", {}).items():
         speed = f"{row['images_per_second']:.0f} images/s"
         console.print(f"{count} process(es), a thread each: {speed}, loss {row['loss']:.6f}")

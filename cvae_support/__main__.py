@@ -214,7 +214,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--data", type=Path, help="a folder of IDX files or an .npz file (default: Fashion-MNIST)")
     train.add_argument("--folder", type=Path, help="where to keep the run (default: in the cache)")
     train.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    train.add_argument("--images", type=int, default=0, metavar="N", help="use the first N training images only")
+    train.add_argument(
+        "--images", type=int, default=0, metavar="N", help="use the first N training and N/6 test images only"
+    )
     train.set_defaults(run=run_train)
 
     evaluate = commands.add_parser("evaluate", help="measure a model's samples and latents (minutes)")

@@ -25,7 +25,7 @@ def keep_freed_memory() -> bool:
 
 
 def computes_bf16() -> bool:
-    """Whether this CPU has instructions for bf16. Elsewhere torch imitates them, at half the speed of float32."""
+    """Whether this is an x86 CPU with instructions for bf16. Without them torch is far slower in it than in float32."""
     tell = getattr(torch.cpu, "get_capabilities", None)  # older torch has none
     capabilities = tell() if tell else {}
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
@@ -44,10 +44,10 @@ class Bf16Convolutions(Precision):
 
 
 class ConvolveInBf16(TorchFunctionMode):
-    """While it is entered, conv2d rounds what it is given to bf16, and its result is float32 again."""
+    """While it is entered, conv2d, called as nn.Conv2d calls it, rounds what it gets to bf16; its result is float32."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is not torch.conv2d:
             return function(*args, **(kwargs or {}))
         rounded = [value.bfloat16() if isinstance(value, Tensor) else value for value in args]
-        return function(*rounded, **(kwargs or {})).float()
+        return function(*rounded).float()

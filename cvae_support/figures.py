@@ -153,7 +153,7 @@ def recipe_curves(runs: dict[str, list[list[float]]], minutes: dict[str, float])
         for number, losses in enumerate(seeds):
             for column, scale in enumerate([1.0, minutes[name]], start=1):
                 figure.add_scatter(
-                    x0=scale, dx=scale, y=losses, name=name, legendgroup=name,
+                    x0=scale, dx=scale, y=[round(loss, 5) for loss in losses], name=name, legendgroup=name,
                     showlegend=column == 1 and number == 0, mode="lines", row=1, col=column,
                     line=dict(color=LINE_COLOURS[line], dash=LINE_DASHES[line], width=1.5),
                     hovertemplate=f"{name}: %{{y:.5f}}<extra></extra>",
@@ -189,34 +189,38 @@ def class_scatter(maps: dict[str, Tensor], labels: Tensor, classes: Sequence[str
 
 
 def rate_distortion(
-    runs: dict[str, list[tuple[float, float]]], closer: tuple[tuple[float, float], tuple[float, float]] | None = None
+    runs: dict[str, list[tuple[float, float]]], closer: tuple[float, float, float, float] | None = None
 ) -> go.Figure:
     """Distortion against rate: for each arm one (rate, distortion) a seed, in nats and squared error of an image.
 
     Arms alike up to the first comma share a colour, a marker and a name in the legend; open markers are of longer runs,
-    with a dot in them where these are of full width. closer, the limits of a rectangle in (rates, distortions), adds a
-    panel that shows what lies in it.
+    with a dot in them where these are of full width. closer, two rates and two distortions, adds a panel of what lies
+    between them.
     """
-    figure = make_subplots(
-        rows=1, cols=2 if closer else 1, subplot_titles=["all", "a part, closer"] if closer else None
-    )
-    families = list(dict.fromkeys(arm.split(",")[0] for arm in runs))
+    titles = ["all", "a part, closer"] if closer else None
+    figure = make_subplots(rows=1, cols=2 if closer else 1, subplot_titles=titles)
+    left, right, low, high = closer or (0, 0, 0, 0)
+    alike: dict[tuple[str, str], list[tuple[float, float, str]]] = {}
     for arm, points in runs.items():
-        name = arm.split(",")[0]
-        number = families.index(name)
         hollow = "-open-dot" if "full width" in arm else "-open" if "epochs" in arm else ""
-        near = [point for point in points if closer and all(a < v < b for v, (a, b) in zip(point, closer, strict=True))]
-        for column, shown in enumerate([points, near], start=1):
+        name = arm.split(",")[0]
+        alike.setdefault((name, hollow), []).extend((*point, arm.removeprefix(name)) for point in points)
+    families = list(dict.fromkeys(name for name, _ in alike))
+    for (name, hollow), marks in alike.items():
+        number = families.index(name)
+        near = [mark for mark in marks if left < mark[0] < right and low < mark[1] < high]
+        for column, shown in enumerate([marks, near], start=1):
             if shown:
+                rates, distortions, details = zip(*shown, strict=True)
                 figure.add_scatter(
-                    x=[rate for rate, _ in shown], y=[distortion for _, distortion in shown], row=1, col=column,
-                    name=name, legendgroup=name, mode="markers",
+                    x=[round(rate, 2) for rate in rates], y=[round(distortion, 2) for distortion in distortions],
+                    text=details, name=name, legendgroup=name, mode="markers", row=1, col=column,
                     showlegend=name not in [trace.name for trace in figure.data],
                     marker=dict(
                         size=10, color=CLASS_COLOURS[number],
                         symbol=CLASS_MARKERS[number] + hollow, line=dict(width=2 if hollow else 0),
                     ),
-                    hovertemplate=f"{arm}<br>%{{x:.1f}} nats, squared error %{{y:.2f}}<extra></extra>",
+                    hovertemplate="%{fullData.name}%{text}<br>%{x:.1f} nats, squared error %{y:.2f}<extra></extra>",
                 )  # fmt: skip
     figure.update_xaxes(title="rate (nats an image)", automargin=True)
     figure.update_xaxes(
@@ -225,8 +229,8 @@ def rate_distortion(
     )  # fmt: skip
     figure.update_yaxes(title="distortion", rangemode="tozero", automargin=True, col=1)
     if closer:
-        figure.update_xaxes(range=closer[0], col=2)
-        figure.update_yaxes(range=closer[1], automargin=True, col=2)
+        figure.update_xaxes(range=[left, right], col=2)
+        figure.update_yaxes(range=[low, high], automargin=True, col=2)
     figure = finish(figure, height=460)
     return figure.update_layout(legend=dict(y=-0.22, yanchor="top"))
 

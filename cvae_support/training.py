@@ -1,7 +1,7 @@
 """One training loop for every model, on Lightning Fabric.
 
 `train` runs on whatever Fabric finds (cuda, else mps, else cpu); started with `fabric run`, the same code uses
-several devices, several machines, or bf16. Every random draw is a function of (seed, epoch), so that a resumed
+several devices or several machines. Every random draw is a function of (seed, epoch), so that a resumed
 run, and a run on two processes, see the very numbers an uninterrupted run on one would.
 """
 
@@ -284,6 +284,8 @@ def train(config: Config, data: Dataset, folder: Path, resume: bool = False) -> 
         tensors, record = load_checkpoint(last)
         if differing := differences(record, config, data.checksum):
             raise CheckpointError(f"{last} cannot be resumed: {'; '.join(differing)}")
+        if (before := record.get("made_on")) != made_on(fabric) and fabric.is_global_zero:
+            print(f"Begun on {before}, continued on {made_on(fabric)}: from here on it rounds differently.")
         try:
             unpack_state(tensors, net, average, optimizer)
         except (RuntimeError, ValueError, KeyError, IndexError) as error:
@@ -313,7 +315,7 @@ def run_epochs(
     best = average if average is not None else net  # the weights that are tested and kept
     interrupted = None
     usual, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True  # try which kernels are fastest
-    if fabric.is_global_zero and (warning := average_lags(config, data)):
+    if fabric.is_global_zero and len(history) < config.epochs and (warning := average_lags(config, data)):
         print(warning)
     with progress_bar(fabric) as progress:
         try:
@@ -343,7 +345,7 @@ def run_epochs(
             torch.backends.cudnn.benchmark = usual
     if interrupted:
         if fabric.is_global_zero:
-            print(f"Stopped; {last_good(last)}. To go on: {again(last)}.")
+            print(f"Stopped; {last_good(last)}: {again(last)}.")
         raise interrupted
     if fabric.is_global_zero:
         save(folder / "final.json", best.state_dict(), config, data, history, fabric)

@@ -22,17 +22,22 @@ def test_freed_memory_is_kept_where_that_can_be_said(monkeypatch):
 
 
 def test_convolutions_are_rounded_to_bf16_and_nothing_else_is():
-    layer, norm = torch.nn.Conv2d(3, 8, 3), torch.nn.GroupNorm(2, 8)
+    layer, norm, linear = torch.nn.Conv2d(3, 8, 3), torch.nn.GroupNorm(2, 8), torch.nn.Linear(7, 7)
     x = torch.rand(2, 3, 9, 9)
-    outside = norm(layer(x))
+
+    def rest(h):  # whatever else a model computes
+        h = linear(norm(h))
+        return F.scaled_dot_product_attention(h, h, h)
+
+    outside = rest(layer(x))
     with cpu.Bf16Convolutions().forward_context():
         rounded = layer(x)
-        inside = norm(rounded)
+        inside = rest(rounded)
     assert rounded.dtype == inside.dtype == torch.float32
     wanted = F.conv2d(x.bfloat16(), layer.weight.bfloat16(), layer.bias.bfloat16()).float()
-    assert torch.equal(rounded, wanted) and torch.equal(inside, norm(wanted))
+    assert torch.equal(rounded, wanted) and torch.equal(inside, rest(wanted))
     torch.testing.assert_close(inside, outside, rtol=0, atol=0.05)
-    assert torch.equal(norm(layer(x)), outside)  # as before
+    assert torch.equal(rest(layer(x)), outside)  # as before
 
 
 def test_gradients_through_bf16_convolutions_point_where_those_of_float32_do(config):

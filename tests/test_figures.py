@@ -93,10 +93,10 @@ def test_on_the_site_a_figure_is_data_with_an_accessible_name(grid, monkeypatch,
 
 def test_on_the_site_numbers_have_no_more_digits_than_a_picture_shows(monkeypatch):
     monkeypatch.setenv("CVAE_SITE", "1")
-    figure = recipe_curves({"fast": [[1 / 3, 2e-5 / 3, 1234567.0, 0.25]]}, {"fast": 0.5})
-    text = show(figure, "curves")._repr_mimebundle_()["text/html"]
+    figure = dot_panels({"a measure": {"an arm": [1 / 3, 2e-5 / 3, 1234567.0, 0.25]}})
+    text = show(figure, "dots")._repr_mimebundle_()["text/html"]
     spec = json.loads(re.search(r'<script type="application/json">([^<]*)</script>', text)[1])
-    assert spec["data"][0]["y"] == [0.333333, 6.66667e-6, 1234567.0, 0.25]
+    assert spec["data"][0]["x"] == [0.333333, 6.66667e-6, 1234567.0, 0.25]
 
 
 def test_in_a_notebook_a_figure_is_a_plotly_figure(grid, monkeypatch):
@@ -130,14 +130,14 @@ def test_every_model_has_a_marker_of_its_own_in_the_rate_distortion_figure():
     figure = rate_distortion({name: [(20.0 + i, 9.0), (21.0, 8.0)] for i, name in enumerate(names)})
     assert [t.name for t in figure.data if t.showlegend] == list("ABCDEF")
     assert len({t.marker.symbol for t in figure.data if t.showlegend}) == 6  # told apart by more than colour
-    assert figure.data[0].marker == figure.data[1].marker != figure.data[2].marker
-    assert figure.data[2].marker.symbol == f"{figure.data[0].marker.symbol}-open"
-    assert list(figure.data[2].x) == [22.0, 21.0] and list(figure.data[2].y) == [9.0, 8.0]
-    assert figure.data[1].hovertemplate.startswith("A, small<br>")
+    filled, hollow = figure.data[:2]
+    assert hollow.marker.symbol == f"{filled.marker.symbol}-open" and hollow.marker.color == filled.marker.color
+    assert filled.text == ("", "", ", small", ", small") and hollow.text == (", 4 epochs",) * 2
+    assert list(hollow.x) == [22.0, 21.0] and list(hollow.y) == [9.0, 8.0]
 
 
 def test_a_second_panel_shows_the_part_of_the_rate_distortion_figure_that_is_asked_for():
-    figure = rate_distortion({"A": [(20.0, 9.0), (30.0, 9.0)], "B": [(25.0, 7.0)]}, closer=((21, 40), (8, 11)))
+    figure = rate_distortion({"A": [(20.0, 9.0), (30.0, 9.0)], "B": [(25.0, 7.0)]}, closer=(21, 40, 8, 11))
     assert [(list(t.x), t.xaxis) for t in figure.data] == [([20, 30], "x"), ([30], "x2"), ([25], "x")]
     assert figure.layout.xaxis2.range == (21, 40) and figure.layout.yaxis2.range == (8, 11)
     assert [t.name for t in figure.data if t.showlegend] == ["A", "B"]
