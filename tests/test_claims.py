@@ -17,7 +17,7 @@ from cvae_support.config import RECIPES, Config
 from cvae_support.evaluate import MEASURES, over_seeds
 from cvae_support.evaluation import blend, encode_means, first_per_class, noise
 from cvae_support.judge import judge_accuracy, load_judge, probabilities
-from cvae_support.layers import AdaLNResnetBlock
+from cvae_support.layers import AdaLNResnetBlock, AdaptiveGroupNorm
 from cvae_support.metrics import aggregate_gap
 from cvae_support.models import VAE, count_parameters
 from cvae_support.study import (
@@ -465,6 +465,26 @@ def test_the_label_decides_after_a_swap(generated):
     for model in (generated["spatial"], generated["adaln"]):
         assert abs(model["label_swap_accuracy"] - model["conditional_accuracy"]) < 0.06
         assert 8 < model["wrong_label_mse"] / model["test_recon"] < 15
+
+
+@torch.no_grad()
+def test_a_wrong_label_draws_another_garment(ends, data):
+    """solution-wrong: 'The error grows more than tenfold'"""
+    net, own = ends[ADALN][1], data.test_labels[:200]
+    x = data.test_images[:200].float() / 255
+    mu, _ = net.encode(x, own)
+    right, wrong = ((net.decode(mu, net.embed(y)) - x).square().mean() for y in (own, (own + 1) % 10))
+    assert wrong > 10 * right
+
+
+@torch.no_grad()
+def test_gamma_varies_most_where_the_solution_says(ends):
+    """solution-where: 'varies most in the second norms of the last three blocks (11, 13, 15)'"""
+    decoder = ends[ADALN][1].decoder
+    cond = torch.nn.functional.silu(decoder.embed.weight)
+    norms = [layer for layer in decoder.modules() if isinstance(layer, AdaptiveGroupNorm)]
+    spreads = [norm.proj(cond).chunk(2, dim=1)[0].std(dim=0).mean() for norm in norms]
+    assert len(spreads) == 16 and min(spreads[11::2]) > max(spreads[:11] + spreads[12::2])
 
 
 PARTLY, HARDLY = ("ink", "brightness"), ("height", "width")
