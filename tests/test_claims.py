@@ -440,7 +440,7 @@ def test_every_arm_has_three_seeds():
 
 def test_the_latents_that_are_switched_off_lie_at_the_edge():
     """tbl-latents:
-    'most of them in the top row or the left column of the 7 by 7 map', 'At 0.0005 all carry much', 'it is wider'
+    'most in the top row or the left column of the 7 by 7 map', 'At 0.0005 all carry much', 'it is wider'
     """
     for arm in FULL_WIDTH | SHIPPED:
         for run in measured(arm):
