@@ -213,7 +213,8 @@ def rate_distortion(
             if shown:
                 rates, distortions, details = zip(*shown, strict=True)
                 figure.add_scatter(
-                    x=[round(rate, 2) for rate in rates], y=[round(distortion, 2) for distortion in distortions],
+                    x=[round(rate, 2) for rate in rates],  # finer than a marker is
+                    y=[round(distortion, 2) for distortion in distortions],
                     text=details, name=name, legendgroup=name, mode="markers", row=1, col=column,
                     showlegend=name not in [trace.name for trace in figure.data],
                     marker=dict(

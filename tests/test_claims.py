@@ -643,13 +643,18 @@ def test_the_peers_are_on_either_side(of):
 
 def test_what_moves_a_model_off_the_curve(of):
     """fig-rate-distortion:
-    'Towards the lower left lead longer training', 'the label-channel peer', 'has to say the class',
+    'Towards the lower left lead longer training', 'the label-channel peer; width (with a dot) lowers the distortion',
+    'has to say the class',
     '(seeds differ by as much). To name one of ten takes 2.3.', 'more than a label explains: width hardly
     lowered the unconditional loss'
     """
     pairs = [("spatial, 20 epochs", "spatial"), ("adaLN, 20 epochs", "adaLN"), ("label-channel peer", "spatial")]
     for better, worse in pairs:
         assert of(better, "rate") < of(worse, "rate") and of(better, "distortion") < of(worse, "distortion")
+    for model in ("unconditional", "spatial", "adaLN"):
+        assert of(f"{model}, full width", "distortion") < min(
+            run["distortion"] for run in measured(f"{model}, 20 epochs")
+        )
     without, with_label = "unconditional, 20 epochs", "spatial, 20 epochs"
     assert abs(of(without, "distortion") / of(with_label, "distortion") - 1) < 0.01
     rates = [run["rate"] for run in measured(without)]

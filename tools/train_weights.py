@@ -156,7 +156,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     data = load_fashion_mnist()
     if options.width >= 1 and not options.ship and not torch.cuda.is_available():
-        print("No GPU: at this width a run takes the better part of a day, or more. Ctrl-C costs the epoch it is in.")
+        print("No GPU: at this width a run takes hours, by the plain recipe a day. Ctrl-C costs the epoch it is in.")
     for config in wanted(options.width, options.recipe):
         configs = [replace(config, seed=seed) for seed in SEEDS]
         finals = [run_folder(one, data.checksum) / "final.json" for one in configs]
