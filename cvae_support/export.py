@@ -41,13 +41,19 @@ def shipped(kind: str) -> tuple[VAE, dict[str, Any]]:
     return load_model(SHIPPED_FOLDER / f"{Config(kind, width=0.25, recipe='muon').name}.json")
 
 
-def to_onnx(module: nn.Module, inputs: dict[str, Tensor], output: str) -> "onnx.ModelProto":
-    """The module as an ONNX model with named inputs and output, each (B, ...) with any B."""
+def to_onnx(module: nn.Module, inputs: dict[str, Tensor], output: str, optimize: bool = True) -> "onnx.ModelProto":
+    """The module as an ONNX model with named inputs and output, each (B, ...) with any B.
+
+    The optimizer makes the graph smaller. It also multiplies the weights of a convolution by the factors of the batch
+    norm that follows, which leaves numbers that half precision does not have: not for what is to be stored in it.
+    """
     batch = torch.export.Dim("batch")
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter's own deprecations
         program = torch.export.export(module, tuple(inputs.values()), dynamic_shapes=tuple({0: batch} for _ in inputs))
-        exported = torch.onnx.export(program, (), input_names=list(inputs), output_names=[output], verbose=False)
+        exported = torch.onnx.export(
+            program, (), input_names=list(inputs), output_names=[output], optimize=optimize, verbose=False
+        )
     model = exported.model_proto
     # Where each node came from fills a third of the file, and tells a reader nothing.
     for part in (model, model.graph, *model.graph.node):
@@ -154,7 +160,8 @@ def export(folder: Path, data: Dataset) -> dict[str, Any]:
         }
         for garment, mu in zip(garments, encode_means(model, images, labels), strict=True):
             garment["mu"][kind] = numbers(mu)
-    _, written = write("judge", to_onnx(judge, {"image": images[:2].float() / 255}, "logits"))
+    graph = to_onnx(judge, {"image": images[:2].float() / 255}, "logits", optimize=False)  # it has batch norms
+    _, written = write("judge", graph)
     facts = {
         "classes": list(CLASSES),
         "z": numbers(noise(model, 1, FIRST_SEED).flatten()),

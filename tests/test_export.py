@@ -64,8 +64,9 @@ def test_the_commands_decoder_and_class_table_draw_what_torch_draws(exported, ki
 
 @torch.no_grad()
 def test_the_commands_judge_reads_what_torch_reads(exported, data):
-    images = data.test_images[:7] / 255
-    assert (run((exported[0] / "judge.onnx").read_bytes(), image=images) - load_judge()(images)).abs().max() < 1e-3
+    images = data.test_images[:200] / 255
+    for file in (exported[0] / "judge.onnx", exported[0] / "web" / "judge.onnx"):
+        assert (run(file.read_bytes(), image=images) - load_judge()(images)).abs().max() < 1e-4
 
 
 @torch.no_grad()
@@ -121,8 +122,7 @@ def test_the_pages_judge_is_the_one_that_ships(data):
     assert hashlib.sha256(content).hexdigest() == FACTS["judge"]["sha256"]
     images = data.test_images[:500] / 255
     ours, theirs = load_judge()(images), run(content, image=images)
-    # Half precision moves a probability by less than the page, which shows whole percents, could tell.
-    assert (ours.softmax(dim=1) - theirs.softmax(dim=1)).abs().max() < 5e-3
+    assert (ours.softmax(dim=1) - theirs.softmax(dim=1)).abs().max() < 1e-5  # they agree on near ties too
     assert theirs.argmax(dim=1).eq(data.test_labels[:500]).float().mean() > 0.85
 
 
