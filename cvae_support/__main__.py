@@ -171,8 +171,8 @@ def run_info(arguments: argparse.Namespace) -> None:
         print(f"  fingerprint  {record['fingerprint']}")
         print(f"  config       {', '.join(f'{key}={value}' for key, value in record['config'].items())}")
         print(f"  parameters   {count_parameters(model):,} (decoder {count_parameters(model.decoder):,})")
-        if record["history"]:
-            row = record["history"][-1]
+        row = record["history"][-1] if record["history"] else {}
+        if {"epoch", "test_recon", "test_kl"} <= row.keys():  # a history made elsewhere may hold other measures
             losses = f"reconstruction {row['test_recon']:.5f}, KL {row['test_kl']:.4f}"
             print(f"  test loss    {losses} after epoch {row['epoch']}")
         print(f"  made with    {', '.join(f'{key} {value}' for key, value in record['versions'].items())}")

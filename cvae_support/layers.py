@@ -17,7 +17,7 @@ def num_groups(channels: int) -> int:
 
 
 class ResnetBlock(nn.Module):
-    """GroupNorm-SiLU-Conv3 twice, plus a skip connection (He et al. 2016).
+    """GroupNorm-SiLU-Conv3 twice, plus a skip connection (the order of He et al. 2016, Identity Mappings).
 
     (B, in_channels, H, W) -> (B, out_channels, H, W)
     """

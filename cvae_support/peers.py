@@ -7,8 +7,9 @@ other models.
 joined to its input. There: 2 latents, summed cross-entropy plus KL, Adam at 0.001, batches of 128.
 "label-channel" follows the ConditionalVAE of github.com/AntixK/PyTorch-VAE: a linear layer turns the one-hot label
 into one more channel of the image; strided convolutions, batch normalization, leaky ReLU; label and z enter the
-decoder through a linear layer. There: five halvings of 64 x 64 colour images, 128 latents; here two, with a first
-convolution at full size.
+decoder through a linear layer. There: five halvings of 64 x 64 colour images with up to 512 channels, after a 1 x 1
+convolution of the image; 128 latents; transposed convolutions of 3 x 3; tanh. Here two halvings, after a convolution at
+full size; the channels of our models; transposed convolutions of 4 x 4; sigmoid.
 """
 
 from typing import Any

@@ -14,6 +14,7 @@ import torch
 
 from cvae_support.checkpoints import SHIPPED_FOLDER, load_model
 from cvae_support.config import RECIPES, Config
+from cvae_support.data import CLASSES
 from cvae_support.evaluate import MEASURES, over_seeds
 from cvae_support.evaluation import blend, encode_means, first_per_class, noise
 from cvae_support.judge import judge_accuracy, load_judge, probabilities
@@ -168,10 +169,13 @@ def test_small_batches_give_most_and_the_average_nothing(study):
 
 def test_the_error_is_several_times_smaller_than_the_loss_assumes(ends):
     """sec-loss:
-    'far below the 0.08 our loss assumes', 'errs a little to the other side: it assumes 0.004'
+    'far below the 0.08 our loss assumes', 'is close: it assumes 0.004, between that model's', 'test images (it
+    overfits)'
     """
     assert 3 * ends[SPATIAL][0]["test_recon"] < 0.08
-    assert 0.004 < ends[SHARP][0]["test_recon"] < 0.005
+    assert 0.003 < ends[SHARP][0]["train_recon"] < 0.004 < ends[SHARP][0]["test_recon"] < 0.005
+    sharp = curve(read("study"), "unconditional, weight 0.0005, full width", 42)
+    assert sharp[-1] > 1.02 * min(sharp)
 
 
 def test_the_small_weight_buys_sharpness_with_nats(ends):
@@ -185,7 +189,7 @@ def test_the_small_weight_buys_sharpness_with_nats(ends):
 def test_the_two_are_nearly_level_at_full_width(ends, study):
     """fig-curves-both:
     'adaLN ends lower in reconstruction', 'and higher in the mean KL', 'In test loss the two are nearly level', 'Second
-    seeds were stopped early', 'there with the lower KL', 'At full width the lead, if any, is smaller'; so tbl-results
+    seeds were stopped early', 'adaLN with the lower KL', 'At full width any lead is smaller'; so tbl-results
     """
     (spatial, _), (adaln, _) = ends[SPATIAL], ends[ADALN]
     assert adaln["test_recon"] < spatial["test_recon"] and spatial["test_kl"] < adaln["test_kl"]
@@ -198,7 +202,7 @@ def test_the_two_are_nearly_level_at_full_width(ends, study):
     first, second = (curve(study, "adaLN, full width", seed) for seed in (42, 43))
     every = [loss for seed in (42, 43) for loss in curve(study, "spatial, full width", seed)]
     assert abs(1 - first[-1] / every[19]) < 0.005 and second[-1] < min(every)
-    kl = {model: runs[f"{model}, full width", 43][-1]["test_kl"] for model in ("spatial", "adaLN")}
+    kl = {model: runs[f"{model}, full width", 43][len(second) - 1]["test_kl"] for model in ("spatial", "adaLN")}
     assert kl["adaLN"] < min(kl["spatial"], spatial["test_kl"])
     small = [mean(at_epoch(study, f"{model}, 20 epochs", 20)) for model in ("spatial", "adaLN")]
     assert every[19] - first[-1] < (small[0] - small[1]) / 10
@@ -391,9 +395,9 @@ def test_class_aware_sampling_wins_in_accuracy_score(generated):
 
 def test_the_label_helps_and_the_prior_costs(generated):
     """tbl-generation:
-    'every column improves (not recall), and both models pass the workaround, in accuracy score by little. At the same
-    weight the label helps; drawing from the prior costs.', 'At the same KL weight a label helps, and drawing from the
-    prior costs'
+    'every column improves (not recall), and both models pass the workaround, in accuracy score by little (small ones,
+    too). At the same weight the label helps; drawing from the prior costs.', 'At the same KL weight a label helps, and
+    drawing from the prior costs'
     """
     for model in ("spatial", "adaln"):
         own, prior, without_label = (generated[name] for name in (f"{model} aware", model, "aware"))
@@ -401,6 +405,13 @@ def test_the_label_helps_and_the_prior_costs(generated):
             sign = 1 if MEASURES[measure][1] == "higher" else -1
             assert sign * own[measure] > sign * prior[measure] and sign * own[measure] > sign * without_label[measure]
         assert own["recall"] < prior["recall"]
+    for arm in ("spatial", "adaLN"):
+        (own,), without_label = measured(f"{arm}, 20 epochs, class-aware"), measured("unconditional, 20 epochs")
+        for measure in OF_SAMPLES:
+            sign = 1 if MEASURES[measure][1] == "higher" else -1
+            assert sign * own[measure] > sign * mean(run[measure] for run in without_label)
+        score = "classification_accuracy_score"
+        assert own[score] - mean(run[score] for run in without_label) < 0.01
 
 
 def test_over_which_seeds_samples_are_averaged():
@@ -456,8 +467,9 @@ def test_the_latents_that_are_switched_off_lie_at_the_edge():
 
 
 def test_nothing_is_copied_from_the_training_images(generated):
-    """tbl-generation-more: 'Far below 1 would be suspicious'"""
+    """tbl-generation-more: 'Copies would have 0, the class means have'"""
     assert all(0.85 < model["nearest_ratio"] < 1.15 for model in generated.values())
+    assert read("floors")["real"]["nearest_ratio"] < 0.001 and read("floors")["class_means"]["nearest_ratio"] < 0.85
 
 
 def test_the_label_decides_after_a_swap(generated):
@@ -509,14 +521,13 @@ def test_part_of_the_style_is_shared(generated):
         assert abs(model["style_baseline"]) < 0.015
 
 
-def test_the_class_means_fool_what_the_solution_says_they_fool(generated, small, yardsticks):
+def test_the_class_means_fool_what_the_solution_says_they_fool(generated, yardsticks):
     """tbl-generation:
-    'about as much as the small spatial model', 'if less than one might think', 'Precision is half fooled', 'and the
-    Fréchet distance are not.'
+    'all but those of coat and sandal', 'if less than one might think', 'Precision is half fooled', 'and the Fréchet
+    distance are not.'
     """
     means = yardsticks["class_means"]
-    for measure in ("conditional_accuracy", "conditional_accuracy_second"):
-        assert abs(means[measure] - small["spatial"][measure]) < 0.015
+    assert means["conditional_accuracy_per_class"] == [float(name not in ("Coat", "Sandal")) for name in CLASSES]
     assert means["precision"] < 0.6 * min(model["precision"] for model in generated.values())
     assert means["precision"] > 0.45 and yardsticks["noise"]["precision"] > 0.1
     assert means["classification_accuracy_score"] > 0.6 and means["coverage"] < 0.01
@@ -590,21 +601,35 @@ def test_the_judge_along_the_blends(ends):
 AT_THIS_WEIGHT = [arm for arm, config in CONDITIONING.items() if config.kl_weight == 0.01]
 
 
+def bound(of, arm):
+    """The negative bound of an arm with weight 0.01, in nats: its error in units of twice the variance it assumes."""
+    assert CONDITIONING[arm].kl_weight == 0.01
+    return of(arm, "distortion") / 0.16 + of(arm, "rate")
+
+
 def test_a_blind_encoder_shows_in_the_swap_and_not_in_the_distortion(of):
-    """tbl-arms: 'in about one of five', 'Distortion gives no warning; the rate is one or two nats higher'"""
-    for model in ("spatial", "adaLN"):
+    """tbl-arms:
+    'in about one of five', 'Distortion hardly warns; the bound does, by one to three nats'; and sec-conditional: 'the
+    bound had lost one to three nats here, and the samples a lot'
+    """
+    for model in ("spatial", "added", "adaLN"):
         blind = f"{model}, blind encoder"
         assert 0.15 < of(blind, "label_swap_accuracy") < 0.25
         assert of(blind, "distortion") < 1.05 * of(model, "distortion")
-        assert 0.5 < of(blind, "rate") - of(model, "rate") < 2.5
+        assert 0.9 < bound(of, blind) - bound(of, model) < 3.5
 
 
 def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
     """tbl-arms:
     'it leads in accuracy and in label swaps', 'hardly below the spatial model's, at one or two more nats', 'behind that
-    model in all four columns on samples', 'if anything higher', 'With four epochs it is much smaller', 'of 4
-    numbers, not 32'
+    model in all four columns on samples', 'if anything better', 'and an encoder that sees $y$: among blind ones adaLN has
+    none. With four epochs it is much smaller', 'of 4 numbers, not 32'
     """
+    blind = {name: f"{name}, blind encoder" for name in ("spatial", "added", "adaLN")}
+    for measure in ("conditional_accuracy", "label_swap_accuracy"):
+        assert of(blind["adaLN"], measure) < max(of(blind["spatial"], measure), of(blind["added"], measure))
+        assert of(blind["adaLN"], measure) < of(blind["spatial"], measure) + 0.01
+    assert bound(of, blind["adaLN"]) > bound(of, blind["spatial"])
     for other in ("spatial", "added"):
         for measure in ("conditional_accuracy", "label_swap_accuracy"):
             assert of("adaLN", measure) > of(other, measure)
@@ -629,10 +654,11 @@ def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
 
 def test_the_peers_are_on_either_side(of):
     """tbl-arms:
-    'the highest distortion of all arms at weight 0.01', 'reaches adaLN's distortion with', 'six times as
-    large', 'its samples teach a classifier most'
+    'At weight 0.01 the loss of the MLP is the highest, and its rate the lowest', 'reaches adaLN's distortion with', 'six
+    times as large', 'its samples teach a classifier most'
     """
-    assert max(AT_THIS_WEIGHT, key=lambda arm: of(arm, "distortion")) == "MLP peer"
+    assert max(AT_THIS_WEIGHT, key=lambda arm: bound(of, arm)) == "MLP peer"
+    assert min(AT_THIS_WEIGHT, key=lambda arm: of(arm, "rate")) == "MLP peer"
     peer, score = "label-channel peer", "classification_accuracy_score"
     assert of(peer, "distortion") < 1.01 * of("adaLN", "distortion") and of(peer, "rate") < of("adaLN", "rate") - 4
     conditional = [arm for arm, config in CONDITIONING.items() if config.model != "unconditional"]
@@ -645,8 +671,8 @@ def test_what_moves_a_model_off_the_curve(of):
     """fig-rate-distortion:
     'Towards the lower left lead longer training', 'the label-channel peer; width (with a dot) lowers the distortion',
     'has to say the class',
-    '(seeds differ by as much). To name one of ten takes 2.3.', 'more than a label explains: width hardly
-    lowered the unconditional loss'
+    '(seeds differ by as much). To name one of ten takes 2.3.', 'at a higher distortion, too: more than a label explains.
+    Width hardly lowered the unconditional loss'
     """
     pairs = [("spatial, 20 epochs", "spatial"), ("adaLN, 20 epochs", "adaLN"), ("label-channel peer", "spatial")]
     for better, worse in pairs:
@@ -727,9 +753,14 @@ def test_at_the_smallest_weight_the_decoder_goes_by_the_code(at_weights):
 
 def test_class_aware_sampling_rescues_the_smallest_weight(at_weights):
     """kl_weight tbl-samples:
-    'The weight that was worst from the prior is now best in every column', 'The very model whose samples from the
-    prior lie'
+    'Drawn so, the weight that was worst from the prior passes all others from the prior, in every column', '0.01 with one
+    [is then ahead in accuracy]', 'The very model whose samples from the prior lie'
     """
+    score = "conditional_accuracy"
+    (small,) = measured("unconditional, weight 0.0005, full width")
+    for arm in ("spatial", "adaLN"):
+        (aware,) = measured(f"{arm}, full width, class-aware")
+        assert aware[score] > small[score] + 0.02
     for measure, sign in (("conditional_accuracy", 1), ("frechet_distance", -1), ("coverage", 1)):
         from_prior, aware = ([sign * value for value in at_weights(measure, arms)] for arms in (WEIGHTS, AWARE))
         assert min(from_prior) == from_prior[0] and min(aware[:2]) > max(*from_prior, aware[2])
@@ -755,7 +786,7 @@ def test_the_main_post_hands_on_to_the_other():
 
 
 def claims():
-    """Where and which words, of every test above: ("class_conditional_vae", "tbl-arms", "if anything higher")."""
+    """Where and which words, of every test above: ("class_conditional_vae", "tbl-arms", "if anything better")."""
     for name, function in list(globals().items()):
         if name.startswith("test_") and name != "test_every_claim_stands_on_its_page":
             where, _, quoted = " ".join(function.__doc__.split()).partition(": ")

@@ -128,8 +128,9 @@ def test_the_state_of_a_run_is_no_model_to_sample(few, config, tmp_path, capsys)
     assert "last.json is the state of a run" in error and "final.json" in error and error.count("\n") == 1
 
 
-def test_info_of_a_model_that_was_never_trained(config, tmp_path, capsys):
-    save_checkpoint(tmp_path / "m.json", VAE(config()).state_dict(), config(), data="", classes=[], history=[])
+@pytest.mark.parametrize("history", [[], [{"epoch": 1, "accuracy": 0.5}]])
+def test_info_of_a_model_that_was_not_trained_here(config, tmp_path, capsys, history):
+    save_checkpoint(tmp_path / "m.json", VAE(config()).state_dict(), config(), data="", classes=[], history=history)
     assert main(["info", str(tmp_path / "m.json")]) == 0
     assert "test loss" not in capsys.readouterr().out
 

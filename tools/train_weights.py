@@ -120,6 +120,9 @@ def card() -> str:
     for path in sorted(SHIPPED_FOLDER.glob("*.json")):
         model, record = load_model(path)
         config, last, cost = model.config, record["history"][-1], record["half_precision"]
+        after = losses(record["history"], config.kl_weight)
+        lowest = min(after)
+        overfit = f"; it was {lowest:.5f} after epoch {after.index(lowest) + 1}" if lowest < 0.99 * after[-1] else ""
         seeds = ", ".join(
             f"{loss:.5f} (seed {seed}{', ships' if int(seed) == config.seed else ''})"
             for seed, loss in record["test_loss_of_seeds"].items()
@@ -137,7 +140,7 @@ def card() -> str:
             f"average of weights {config.ema_decay:g}; KL weight {config.kl_weight:g} |",
             f"| made on | {record['made_on']}; {sum(row['seconds'] for row in record['history']) / 60:.0f} minutes of "
             f"training; torch {record['versions']['torch']} |",
-            f"| test loss | {seeds} |",
+            f"| test loss | {seeds}{overfit} |",
             f"| of that | reconstruction {last['test_recon']:.5f} (mean over pixels), KL {last['test_kl']:.4f} nats "
             "(mean over latents) |",
             f"| half precision | moves a pixel of 500 reconstructions by {cost['max_pixel_difference']:.4f} at most |",
