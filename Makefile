@@ -99,9 +99,13 @@ benchmark: data  ## measure what README and TRAINING.md say (minutes; wants a qu
 clean:  ## delete what was built (not the data, not the trained runs)
 	rm -rf _site .quarto $(VENV)
 
+# Exits with a word about it where Python is too old or too new for what requirements.lock pins.
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15) and "Python 3.11 to 3.14 is needed, and $(PYTHON) is " + sys.version.split()[0] + ". Name another: make site PYTHON=python3.12")
+
 # Every file by its hash; then torch, whose file depends on the machine; then the package, built by the locked setuptools.
 $(INSTALLED): requirements.txt requirements.lock pyproject.toml
-	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@{ $(RUN) -c '$(FITS)' && $(RUN) -m pip --version; } >/dev/null 2>&1 \
+	  || { $(PYTHON) -c '$(FITS)' && $(PYTHON) -m venv --clear $(VENV); }
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --constraint requirements.txt torch torchvision
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

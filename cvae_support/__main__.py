@@ -103,11 +103,11 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
             model, data, load_judge("judge"), load_judge("second"), seeds,
             progress=lambda stage: bar.update(task, description=stage, advance=1),
         )  # fmt: skip
-    Console().print(measures_table(found, read("floors") or {}))
     if arguments.out:
         result = {"weights": record["weights"], "fingerprint": record["fingerprint"], "sampling_seeds": seeds}
         write_atomically(arguments.out, json.dumps(result | {"measures": found}, indent=1).encode())
         print(f"measures: {arguments.out}")
+    Console().print(measures_table(found, read("floors") or {}))
 
 
 def run_study(arguments: argparse.Namespace) -> None:
@@ -250,6 +250,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 if it went well, 1 with one message if not, 130 after Ctrl-C."""
     arguments = parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # Windows writes files in a code page that lacks an arrow
     try:
         arguments.run(arguments)
     except KeyboardInterrupt:

@@ -187,8 +187,10 @@ def make_model(config: Config, fabric: Fabric) -> tuple[VAE, VAE | None, torch.o
     with torch.random.fork_rng(devices=[]):  # the seed decides the start, and nothing outside changes
         torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would seed the GPUs as well
         net = VAE(config)
-    # The faster layout for these convolutions on a CPU, and the one a GPU's matrix units want.
-    net = net.to(fabric.device, memory_format=torch.channels_last)
+    # The faster layout for these convolutions on a CPU, and the one an NVIDIA GPU's matrix units want. On Apple's, many
+    # versions of torch are slow in it, or fail (pytorch issues 193349 and 140902).
+    layout = torch.preserve_format if fabric.device.type == "mps" else torch.channels_last
+    net = net.to(fabric.device, memory_format=layout)
     optimizer_class = Muon if config.optimizer == "Muon" else torch.optim.Adam
     optimizer = optimizer_class(
         net.parameters(), lr=config.learning_rate,

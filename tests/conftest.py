@@ -12,7 +12,9 @@ import torch
 from cvae_support.config import Config
 from cvae_support.data import load_fashion_mnist
 
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # runs are compared to the last digit, which only a CPU promises
+# Runs are compared to the last digit, which only a CPU promises.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+torch.backends.mps.is_available = lambda: False
 TINY = dict(width=0.125, epochs=2, batch_size=32)
 
 

@@ -622,8 +622,8 @@ def test_a_blind_encoder_shows_in_the_swap_and_not_in_the_distortion(of):
 def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
     """tbl-arms:
     'it leads in accuracy and in label swaps', 'hardly below the spatial model's, at one or two more nats', 'behind that
-    model in all four columns on samples', 'if anything better', 'and an encoder that sees $y$: among blind ones adaLN has
-    none. With four epochs it is much smaller', 'of 4 numbers, not 32'
+    model in all four columns on samples', 'if anything better', 'and an encoder that sees $y$: among blind ones adaLN
+    has none. With four epochs it is much smaller', 'of 4 numbers, not 32'
     """
     blind = {name: f"{name}, blind encoder" for name in ("spatial", "added", "adaLN")}
     for measure in ("conditional_accuracy", "label_swap_accuracy"):
@@ -654,8 +654,8 @@ def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
 
 def test_the_peers_are_on_either_side(of):
     """tbl-arms:
-    'At weight 0.01 the loss of the MLP is the highest, and its rate the lowest', 'reaches adaLN's distortion with', 'six
-    times as large', 'its samples teach a classifier most'
+    'At weight 0.01 the loss of the MLP is the highest, and its rate the lowest', 'reaches adaLN's distortion with',
+    'six times as large', 'its samples teach a classifier most'
     """
     assert max(AT_THIS_WEIGHT, key=lambda arm: bound(of, arm)) == "MLP peer"
     assert min(AT_THIS_WEIGHT, key=lambda arm: of(arm, "rate")) == "MLP peer"
@@ -671,8 +671,8 @@ def test_what_moves_a_model_off_the_curve(of):
     """fig-rate-distortion:
     'Towards the lower left lead longer training', 'the label-channel peer; width (with a dot) lowers the distortion',
     'has to say the class',
-    '(seeds differ by as much). To name one of ten takes 2.3.', 'at a higher distortion, too: more than a label explains.
-    Width hardly lowered the unconditional loss'
+    '(seeds differ by as much). To name one of ten takes 2.3.', 'at a higher distortion, too: more than a label
+    explains. Width hardly lowered the unconditional loss'
     """
     pairs = [("spatial, 20 epochs", "spatial"), ("adaLN, 20 epochs", "adaLN"), ("label-channel peer", "spatial")]
     for better, worse in pairs:
@@ -753,8 +753,8 @@ def test_at_the_smallest_weight_the_decoder_goes_by_the_code(at_weights):
 
 def test_class_aware_sampling_rescues_the_smallest_weight(at_weights):
     """kl_weight tbl-samples:
-    'Drawn so, the weight that was worst from the prior passes all others from the prior, in every column', '0.01 with one
-    [is then ahead in accuracy]', 'The very model whose samples from the prior lie'
+    'Drawn so, the weight that was worst from the prior passes all others from the prior, in every column', '0.01 with
+    one [is then ahead in accuracy]', 'The very model whose samples from the prior lie'
     """
     score = "conditional_accuracy"
     (small,) = measured("unconditional, weight 0.0005, full width")

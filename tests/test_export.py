@@ -36,7 +36,7 @@ def exported(data, tmp_path_factory):
 
 def test_the_command_writes_every_file(exported):
     folder, _ = exported
-    written = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    written = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     networks = {f"{name}.onnx" for name in (*DECODERS, "judge")}
     assert written == networks | {"classes.json", "web/live.json"} | {f"web/{name}" for name in networks}
     web = json.loads((folder / "web" / "live.json").read_text())

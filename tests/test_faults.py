@@ -544,6 +544,7 @@ def test_without_a_network(monkeypatch, capsys):
 FAKE_PYTHON = """#!/bin/sh
 case "$*" in
   "-m pip --version") test -f .venv/pip; exit ;;
+  "-c "*) exit ;;
   "-m venv --clear .venv") rm -rf .venv; mkdir -p .venv/bin; cp fake .venv/bin/python ;;
 esac
 echo "$*" >>log
@@ -552,18 +553,40 @@ case "$*" in "-m venv"*) touch .venv/pip ;; esac
 """
 
 
-@posix
-@pytest.mark.parametrize("step", [1, 2, 3, 4])
-def test_make_killed_while_it_sets_up(tmp_path, step):
-    """In the middle of making the environment, or of any install: the next make goes on, and one more is idle."""
+# Any python3, of another version.
+OTHER_PYTHON = """#!/bin/sh
+shift
+exec python3 -c "import sys; sys.version_info = ({}); sys.version = '{}'; $1"
+"""
+
+
+def set_up_with(tmp_path, python: str) -> Path:
+    """A folder with what make needs to set up, and a program "fake" to play the Python."""
     if not shutil.which("make"):
         pytest.skip("make is not on PATH")
     folder = tmp_path / "a folder with späces"
     folder.mkdir()
     for name in ("Makefile", "pyproject.toml", "requirements.txt", "requirements.lock"):
         shutil.copy(ROOT / name, folder)
-    (folder / "fake").write_text(FAKE_PYTHON)
+    (folder / "fake").write_text(python)
     (folder / "fake").chmod(0o755)
+    return folder
+
+
+@posix
+@pytest.mark.parametrize("version", ["3.9.6", "3.10.12", "3.15.0"])
+def test_make_says_which_python_it_needs(tmp_path, version):
+    folder = set_up_with(tmp_path, OTHER_PYTHON.format(version.replace(".", ", "), version))
+    done = subprocess.run(["make", "PYTHON=./fake", ".venv/.installed"], cwd=folder, capture_output=True, text=True)
+    said = f"Python 3.11 to 3.14 is needed, and ./fake is {version}. Name another: make site PYTHON=python3.12"
+    assert done.returncode and said in done.stderr and not (folder / ".venv").exists()
+
+
+@posix
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_make_killed_while_it_sets_up(tmp_path, step):
+    """In the middle of making the environment, or of any install: the next make goes on, and one more is idle."""
+    folder = set_up_with(tmp_path, FAKE_PYTHON)
 
     def make(die_at):
         (folder / "die-at").write_text(str(die_at))

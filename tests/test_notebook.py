@@ -104,6 +104,7 @@ def test_notebook_shows_its_images_itself(qmd):
     assert not re.search(r"!\[[^\]]*\]\((?!https?:)", text)
     for source in re.findall(r'<img src="([^"]*)"', text):
         assert source.startswith(("data:image/", "https://"))
+        assert not source.startswith("data:image/svg"), "Colab shows no SVG: run tools/bitmaps.py, then make notebook"
     assert all(re.findall(r'<img [^>]*alt="([^"]*)"', text)), "an image has no alternative text"
 
 
@@ -176,7 +177,7 @@ def test_notebook_runs_for_a_stranger(data, published, tmp_path):
     from cvae_support.data import cache_folder
 
     qmd = ROOT / "posts/class_conditional_vae/class_conditional_vae.qmd"  # it needs all that ships
-    python = tmp_path / "environment" / "bin" / "python"
+    python = tmp_path / "environment" / ("Scripts" if os.name == "nt" else "bin") / "python"
     run([sys.executable, "-m", "venv", tmp_path / "environment"])
     site = run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip()
     # Some Pythons bundle an old setuptools with it, which would hide the recent one that Colab has.
@@ -214,6 +215,21 @@ def test_first_cell_says_when_it_cannot_clone(sample, tmp_path):
     assert done.returncode
     assert f"could not clone {tmp_path / 'nowhere'}" in done.stderr
     assert "Set CVAE_REPOSITORY to an address that works" in done.stderr
+
+
+def test_first_cell_in_a_checkout_takes_what_lies_there(sample, tmp_path):
+    """As in an unpacked archive, opened in an editor: nothing is cloned."""
+    code = sources(sample, "code")[0].split("from IPython")[0]
+    here = tmp_path / "posts" / "one"
+    for folder in (here, tmp_path / "cvae_support"):
+        folder.mkdir(parents=True)
+    (tmp_path / "cvae_support" / "__init__.py").touch()
+    played = "import subprocess\nsubprocess.run = lambda command, **_: print(*command)\n"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-S", "-c", played + code]
+    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True)
+    assert "git" not in done.stdout and done.stdout.rstrip().endswith(f" {tmp_path}")
+    assert "restart it and run this again" in done.stderr  # for nothing was really installed
 
 
 # --------------------------------------------------------------------------------------------- the maker's conventions

@@ -25,7 +25,17 @@ import nbformat
 from fetch_runtime import bring_runtime
 from finish_pages import guarded, lighter, without_idle_parts
 from jupyter_client.manager import AsyncKernelManager
-from make_notebook import NotebookError, filled_in, load_yaml, make_notebook, node, pandoc, read_post, rewrite
+from make_notebook import (
+    NotebookError,
+    bitmap_of,
+    filled_in,
+    load_yaml,
+    make_notebook,
+    node,
+    pandoc,
+    read_post,
+    rewrite,
+)
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
@@ -256,14 +266,16 @@ def build_post(notebook_path: Path) -> dict[str, str]:
         "colab": colab_address(facts["repository"], place),
     }
     body, _ = PageExporter(rendered).from_notebook_node(notebook, resources={"page": page})
-    # A notebook holds its pictures itself; a page has them beside it.
+    # A notebook holds its pictures itself, diagrams as bitmaps; a page has them beside it, as they were drawn.
     for picture in sorted((ROOT / "assets").rglob("*.svg")):
-        inside = f"data:image/svg+xml;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+        file = bitmap_of(picture)
+        kind = "png" if file.suffix == ".png" else "svg+xml"
+        inside = f"data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
         body = body.replace(inside, page["root"] + picture.relative_to(ROOT).as_posix())
     body = without_idle_parts(body)
     target = SITE / place.with_suffix(".html")
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(guarded(re.sub(r"\n{3,}", "\n\n", body)), encoding="utf-8")
+    target.write_text(guarded(re.sub(r"\n{3,}", "\n\n", body)), encoding="utf-8", newline="\n")
     (target.parent / notebook_path.name).write_text(text, encoding="utf-8")
     seconds = time.perf_counter() - start
     print(f"{target.relative_to(ROOT)}: {'executed and ' if ran else ''}laid out in {seconds:.0f} s")
@@ -282,8 +294,9 @@ def build_landing(posts: list[dict[str, str]], qmd: Path | None) -> None:
 
 
 def copy_assets() -> None:
+    bitmaps = {picture.with_suffix(".png") for picture in (ROOT / "assets").rglob("*.svg")}  # for notebooks only
     for file in sorted((ROOT / "assets").rglob("*")):
-        if file.is_file() and file.suffix in COPIED:
+        if file.is_file() and file.suffix in COPIED and file not in bitmaps:
             target = SITE / file.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)

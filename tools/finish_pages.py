@@ -206,4 +206,4 @@ if __name__ == "__main__":
             page = timed(finished(move_source(file, file.read_text(encoding="utf-8"))), file.parent)
             # A preview renders single pages, and reloads them by a script that it adds later.
             page = guarded(page) if "QUARTO_PROJECT_RENDER_ALL" in os.environ else page
-            file.write_text(page, encoding="utf-8")
+            file.write_text(page, encoding="utf-8", newline="\n")  # Windows would add a byte a line

@@ -37,6 +37,7 @@ import pypandoc
 import tomllib
 import yaml
 from markdown_it import MarkdownIt
+from PIL import Image
 
 REPOSITORY_ROOT = Path(__file__).resolve().parents[1]
 MARKDOWN = "gfm+tex_math_dollars-tex_math_gfm-footnotes"  # what both JupyterLab and Colab read
@@ -579,6 +580,7 @@ def image_tag(post: Post, image: Node) -> str:
             path = project_root(post.path) / source.lstrip("/")
         if not path.is_file():
             raise NotebookError(f"{post.where(source)}: the image {source} does not exist")
+        path = bitmap_of(path)
         kind = mimetypes.guess_type(path.name)[0]
         if kind is None or not kind.startswith("image/"):
             raise NotebookError(f"{post.where(source)}: {source} is no image this can embed")
@@ -586,6 +588,19 @@ def image_tag(post: Post, image: Node) -> str:
     width = pairs.get("width", "640px")
     style = f"max-width:{width if re.search(r'[a-z%]$', width) else width + 'px'};width:100%"
     return f'<img src="{source}" alt="{html.escape(alt)}" style="{style}">'
+
+
+def bitmap_of(path: Path) -> Path:
+    """The bitmap that tools/bitmaps.py has made of this very SVG, else the file itself.
+
+    Colab and GitHub show no SVG that lies in a notebook; but somebody who draws one need not have what makes bitmaps.
+    """
+    bitmap = path.with_suffix(".png")
+    if path.suffix == ".svg" and bitmap.is_file():
+        with Image.open(bitmap) as picture:
+            if picture.info.get("made-of") == hashlib.sha256(path.read_bytes()).hexdigest():
+                return bitmap
+    return path
 
 
 # ------------------------------------------------------------------------------------- 3. references and citations
@@ -864,11 +879,11 @@ import importlib
 import os
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
 REPOSITORY = os.environ.get("CVAE_REPOSITORY", "<address>")
-FOLDER = Path("cvae-tutorial")
 NEEDED = {  # name on PyPI: name in an import
     <needed>
 }
@@ -888,9 +903,12 @@ def run(aim, *command, hint=""):
 if find_spec("cvae_support"):
     print("cvae_support is installed: nothing to do.")
 else:
-    if not FOLDER.exists():
+    # Opened in a clone or an unpacked archive, it takes what lies there. Else a clone, always a new one: whole.
+    checkout = next((path for path in Path.cwd().parents if (path / "cvae_support" / "__init__.py").is_file()), None)
+    source = checkout or Path(tempfile.mkdtemp()) / "cvae-tutorial"
+    if not checkout:
         hint = "\\nSet CVAE_REPOSITORY to an address that works."
-        run(f"clone {REPOSITORY}", "git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(FOLDER), hint=hint)
+        run(f"clone {REPOSITORY}", "git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(source), hint=hint)
     pip = (sys.executable, "-m", "pip", "install", "--quiet")
     # Only what is not there: a second torch would take minutes and might not fit the machine's driver.
     missing = [name for name, module in NEEDED.items() if not find_spec(module)]
@@ -899,11 +917,11 @@ else:
     # With a setuptools at hand that can make wheels, the build need not fetch one.
     offline = find_spec("setuptools") and find_spec("setuptools.command.bdist_wheel")
     offline = ["--no-build-isolation"] if offline else []
-    run("install the tutorial's package", *pip, "--no-deps", *offline, f"./{FOLDER}")
+    run("install the tutorial's package", *pip, "--no-deps", *offline, str(source))
     importlib.invalidate_caches()
     if not find_spec("cvae_support"):
         raise RuntimeError("cvae_support is installed, but this kernel can't see it yet: restart it and run this again")
-    print(f"cvae_support installed from {REPOSITORY}")'''
+    print(f"cvae_support installed from {checkout or REPOSITORY}")'''
 MARKDOWN_IMPORT = "\n\nfrom IPython.display import Markdown  # for text with computed numbers"
 
 
