@@ -1,6 +1,8 @@
 """The command line does what its help says, and answers bad input in one line."""
 
+import io
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,6 +135,14 @@ def test_info_of_a_model_that_was_not_trained_here(config, tmp_path, capsys, his
     save_checkpoint(tmp_path / "m.json", VAE(config()).state_dict(), config(), data="", classes=[], history=history)
     assert main(["info", str(tmp_path / "m.json")]) == 0
     assert "test loss" not in capsys.readouterr().out
+
+
+def test_what_a_code_page_lacks_is_no_reason_to_stop(monkeypatch):
+    """As on Windows, with the output sent to a file."""
+    file = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file, encoding="cp1252"))
+    monkeypatch.setattr("cvae_support.__main__.run_info", lambda _: print("accuracy ↑", flush=True))
+    assert main(["info"]) == 0 and file.getvalue().startswith(b"accuracy ?")
 
 
 def test_info_lists_what_ships(capsys):
