@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help site preview test data notebook weights benchmark clean
+.PHONY: help site preview test data lint notebook offline compat execute colab links lock audit weights benchmark clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +24,8 @@ test: data  ## run all tests, the notebook among them
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --ignore=tests/pages
 
 data: $(INSTALLED)  ## find or download Fashion-MNIST, and verify it
-	@$(RUN) -m cvae_support data 2>$(VENV)/data.log || $(MAKE) --no-print-directory debian-data
+	@{ $(RUN) -m cvae_support data 2>$(VENV)/data.log && cat $(VENV)/data.log >&2; } \
+	  || $(MAKE) --no-print-directory debian-data
 
 # Where the data is not to be had and this is Debian with root, its package has it; else say what was tried.
 .PHONY: debian-data

@@ -8,7 +8,7 @@
 const folder = new URL("live/", import.meta.url);
 const SIDE = 28, LATENTS = 49, SLIDERS = 6, REACH = 3; // of a slider, in standard deviations of the prior
 const NAMES = { adaln: "adaLN", spatial: "spatial" };
-const FIRST = { model: "adaln", from: 7, to: 9, share: 0, seed: 0, garment: null, edits: {} };
+const FIRST = { model: "adaln", from: 7, to: 9, share: 0, seed: 0 };
 
 const make = (tag, properties = {}, ...children) => {
   const element = document.createElement(tag);
@@ -312,8 +312,12 @@ const explore = (root, facts, worker, state) => {
   });
   copy.addEventListener("click", async () => {
     history.replaceState(null, "", `?${toQuery(state)}#${root.dataset.anchor}`);
-    await navigator.clipboard.writeText(location.href).then(
-      () => announce("The link is copied."), () => announce("The link stands in the address bar of your browser."));
+    try {
+      await navigator.clipboard.writeText(location.href); // plain http has no clipboard, and a reader may refuse it
+      announce("The link is copied.");
+    } catch {
+      announce("The link stands in the address bar of your browser.");
+    }
   });
   new MutationObserver(show).observe(document.body, { attributes: true, attributeFilter: ["class"] }); // the theme
 
@@ -330,8 +334,7 @@ const explore = (root, facts, worker, state) => {
 const start = (root) => {
   const still = root.querySelector(".live-still"), note = root.querySelector(".live-note");
   root.dataset.anchor = root.closest("section[id], [id]")?.id ?? "";
-  const query = new URLSearchParams(location.search);
-  const shared = query.has("live");
+  const shared = new URLSearchParams(location.search).has("live");
   const button = make("button", { type: "button", textContent: "Run the decoder here" });
   const text = make("span", { role: "status" });
   const bar = make("progress", { hidden: true, max: 1, value: 0, "aria-label": "Download" });
@@ -376,7 +379,7 @@ const start = (root) => {
             ? `${(loaded / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB` : "Starting…";
         }
         if (data.ready) {
-          ours = explore(root, facts, worker, shared ? fromQuery(query, facts.garments.length) : { ...FIRST, edits: {} });
+          ours = explore(root, facts, worker, fromQuery(new URLSearchParams(location.search), facts.garments.length)); // as it stands now
           shown = ours.panel;
           still.remove();
           note.replaceWith(shown);

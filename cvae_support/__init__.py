@@ -2,6 +2,7 @@
 
 config       what defines a trained model, and its fingerprint
 data         Fashion-MNIST, found and verified
+files        where files are kept, and how they are written
 layers       residual block, attention, adaptive group normalization
 models       encoder, decoder, and the VAE in three kinds: unconditional, spatial, adaln
 peers        two small networks to compare with, which wear the VAE's interface
@@ -13,9 +14,9 @@ checkpoints  safetensors and JSON; load_or_train
 study        the experiments the page reports, and their results
 judge        two classifiers of our own, which say what a picture shows
 metrics      measures of samples and latents, on tensors
+latents      samples, reconstructions, paths and maps of the latent space
 evaluate     every measure of one model
 tables       the tables of results
-evaluation   samples, reconstructions, paths and maps of the latent space
 figures      every figure of the page
 export       ONNX files, and what the page's live decoder loads
 explore      the live decoder for a notebook

@@ -7,9 +7,10 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from cvae_support.checkpoints import SHIPPED_FOLDER, CheckpointError, load_model, run_folder, write_atomically
+from cvae_support.checkpoints import SHIPPED_FOLDER, CheckpointError, load_model, run_folder
 from cvae_support.config import MODELS, RECIPES, SCHEDULES, Config
-from cvae_support.data import cache_folder, load_dataset, load_fashion_mnist
+from cvae_support.data import load_dataset, load_fashion_mnist
+from cvae_support.files import cache_folder, write_atomically
 
 EXAMPLES = """examples:
   python -m cvae_support data
@@ -131,17 +132,21 @@ def run_sample(arguments: argparse.Namespace) -> None:
     if not 1 <= arguments.count <= 1000:
         raise ValueError(f"--count must lie in 1 .. 1000, got {arguments.count}")
     kind = Image.registered_extensions().get(arguments.out.suffix.lower())
-    if not kind:
-        raise ValueError(f"--out must name a kind of picture, such as .png, got {arguments.out}")
+    if kind not in Image.SAVE:
+        raise ValueError(f"--out must name a kind of picture that can be written, such as .png, got {arguments.out}")
+    if not 0 <= arguments.seed < 2**32:
+        raise ValueError(f"--seed must lie in 0 .. 2^32 - 1, got {arguments.seed}")
     model, record = load_model(find_weights(arguments.weights))
-    label = class_index(arguments.label, record["classes"])
-    y = torch.full((arguments.count,), label) if model.conditional else arguments.count
+    if model.conditional and arguments.label is None:
+        raise ValueError(f"--class is needed: one of {', '.join(record['classes'])}")
+    label = class_index(arguments.label, record["classes"]) if model.conditional else None
+    y = arguments.count if label is None else torch.full((arguments.count,), label)
     images = model.sample(y, torch.Generator().manual_seed(arguments.seed))
     strip = torch.cat(list(images.squeeze(1)), dim=1)  # side by side
     picture = io.BytesIO()
     Image.fromarray((strip * 255).round().byte().numpy()).save(picture, kind)
     write_atomically(arguments.out, picture.getvalue())
-    what = record["classes"][label] if model.conditional else "no class: the model is unconditional"
+    what = "no class: the model is unconditional" if label is None else record["classes"][label]
     print(f"{arguments.count} samples ({what}) in {arguments.out}")
 
 
@@ -231,7 +236,7 @@ def parser() -> argparse.ArgumentParser:
 
     sample = commands.add_parser("sample", help="draw images of a class")
     sample.add_argument("weights", help="a name that `info` lists, or a checkpoint's .json file")
-    sample.add_argument("--class", dest="label", required=True, help="name or number, as in Sandal or 5")
+    sample.add_argument("--class", dest="label", help="name or number, as in Sandal or 5; needed by conditional models")
     sample.add_argument("--count", type=int, default=8, help="default %(default)s")
     sample.add_argument("--seed", type=int, default=0, help="default %(default)s")
     sample.add_argument("--out", type=Path, default=Path("sample.png"), help="default %(default)s")

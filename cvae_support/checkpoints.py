@@ -20,7 +20,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from cvae_support.config import Config
-from cvae_support.data import Dataset, cache_folder, load_fashion_mnist, write_atomically
+from cvae_support.data import Dataset, load_fashion_mnist
+from cvae_support.files import cache_folder, write_atomically
 from cvae_support.models import VAE
 
 SHIPPED_FOLDER = Path(__file__).parent / "weights"
@@ -68,7 +69,6 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], record: dict[str, Any])
     """Write the pair path (a .json file, the record with its file's name and hash) and the file of its tensors."""
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     digest = hashlib.sha256(content).hexdigest()
-    path.parent.mkdir(parents=True, exist_ok=True)
     weights = path.with_name(f"{path.stem}.{digest[:12]}.safetensors")
     write_atomically(weights, content)
     head = {"format": FORMAT, "weights": weights.name, "sha256": digest, "versions": versions()}

@@ -49,6 +49,9 @@ class Config:
                 object.__setattr__(self, name, value)
         for name in ("width", "kl_weight", "learning_rate", "ema_decay"):  # 1 and 1.0 are one configuration
             object.__setattr__(self, name, float(getattr(self, name)))
+        for name in ("image_size", "num_classes", "seed", "epochs", "batch_size", "class_dim"):
+            if type(getattr(self, name)) is not int:
+                raise ValueError(f"{name} must be a whole number, got {getattr(self, name)!r}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
         if self.image_size < 4 or self.image_size % 4:

@@ -50,4 +50,4 @@ class ConvolveInBf16(TorchFunctionMode):
         if function is not torch.conv2d:
             return function(*args, **(kwargs or {}))
         rounded = [value.bfloat16() if isinstance(value, Tensor) else value for value in args]
-        return function(*rounded).float()
+        return function(*rounded, **(kwargs or {})).float()

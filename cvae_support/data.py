@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cvae_support.files import cache_folder, write_atomically
+
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
@@ -70,52 +72,28 @@ class Dataset:
         )  # fmt: skip
 
 
-def cache_folder() -> Path:
-    """Where data and training runs are kept.
-
-    CVAE_CACHE if set, else .cache in the checkout this package lies in, else the user's cache folder.
-    """
-    if os.environ.get("CVAE_CACHE"):
-        return Path(os.environ["CVAE_CACHE"])
-    checkout = Path(__file__).resolve().parents[1]
-    if (checkout / "pyproject.toml").is_file():
-        return checkout / ".cache"
-    try:
-        return Path.home() / ".cache" / "cvae_support"
-    except RuntimeError:  # an account without a home, as in some containers
-        return Path(tempfile.gettempdir()) / "cvae_support"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write content so that path holds the old bytes or all the new ones, never a part."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # on the disk before the rename makes it the real one
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+def file_of(folder: Path, name: str) -> Path:
+    """The file of this name in folder, as it is or gzipped."""
+    return folder / name if (folder / name).is_file() else folder / f"{name}.gz"
 
 
 def read_file(folder: Path, name: str) -> bytes:
     """One file of the four, unpacked, from folder. DataError if absent or unreadable."""
+    file = file_of(folder, name)
+    if not file.is_file():
+        raise DataError(f"{name} is not in {folder}")
     try:
-        if (folder / name).is_file():
-            return (folder / name).read_bytes()
-        if (folder / f"{name}.gz").is_file():
-            return gzip.decompress((folder / f"{name}.gz").read_bytes())
+        return gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{folder / name} cannot be read: {error}") from error
-    raise DataError(f"{name} is not in {folder}")
+        raise DataError(f"{file} cannot be read: {error}") from error
 
 
 def read_verified(folder: Path, name: str) -> bytes:
     """One file of the four, unpacked, from folder. DataError if absent, unreadable or altered."""
     content = read_file(folder, name)
     if hashlib.sha256(content).hexdigest() != SHA256[name]:
-        raise DataError(f"{folder / name} is not Fashion-MNIST's file (its SHA-256 differs); delete it and try again")
+        file = file_of(folder, name)
+        raise DataError(f"{file} is not Fashion-MNIST's file (its SHA-256 differs); delete it and try again")
     return content
 
 
@@ -165,7 +143,6 @@ def fill_cache(files: dict[str, bytes]) -> None:
     """Keep the files in the cache. A cache that cannot be written is no reason to stop."""
     folder = cache_folder() / "fashion-mnist"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             write_atomically(folder / name, content)
     except OSError as error:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from cvae_support.data import Dataset, to_float
-from cvae_support.evaluation import AT_ONCE, class_grid, encode_all, first_per_class
 from cvae_support.judge import AnyJudge, features
+from cvae_support.latents import AT_ONCE, class_grid, encode_all, first_per_class
 from cvae_support.metrics import (
     active_units,
     aggregate_gap,

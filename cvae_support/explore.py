@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from cvae_support.data import Dataset
-from cvae_support.evaluation import blend, class_grid, encode_means, first_per_class, noise
 from cvae_support.figures import image_grid, show
 from cvae_support.judge import load_judge
+from cvae_support.latents import blend, class_grid, encode_means, first_per_class, noise
 from cvae_support.models import VAE
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -76,7 +76,7 @@ class Explorer:
         end = w.Dropdown(options=options, value=9, description="blend with")
         share = w.IntSlider(description="share (%)", max=100)
         source = w.Dropdown(
-            options=[("noise", None), *((f"test garment: {classes[y]}", i) for i, y in enumerate(labels.tolist()))],
+            options=[("noise", -1), *((f"test garment: {classes[y]}", i) for i, y in enumerate(labels.tolist()))],
             description="z from",
         )
         shuffle = w.Button(description="Shuffle z")
@@ -87,7 +87,7 @@ class Explorer:
         edits: dict[int, float] = {}
 
         def latent(name: str) -> Tensor:
-            z = noise(models[name], 1, seed[0]) if source.value is None else codes[name][source.value].view(1, 1, 7, 7)
+            z = noise(models[name], 1, seed[0]) if source.value < 0 else codes[name][source.value].view(1, 1, 7, 7)
             z = z.flatten().clone()
             for i, value in edits.items():
                 z[i] = value
@@ -102,8 +102,8 @@ class Explorer:
             busy[0] = False
             drawn = blend(models[model.value], start.value, end.value, torch.tensor([share.value / 100]), z)
             picture.value = as_png(drawn[0], 8)
-            original.layout.display = "none" if source.value is None else None
-            if source.value is not None:
+            original.layout.display = "none" if source.value < 0 else None
+            if source.value >= 0:
                 original.value = as_png(images[source.value, 0] / 255, 4)
             odds = judge(drawn[:, None]).softmax(dim=1)[0]
             lines = [f"<tr><td>{html.escape(n)}<td>{p:.0%}" for n, p in zip(classes, odds.tolist(), strict=True)]
@@ -126,15 +126,15 @@ class Explorer:
 
         def fresh(*_: Any) -> None:
             edits.clear()
-            if source.value is not None:
+            if source.value >= 0:
                 start.value, share.value = int(labels[source.value]), 0
             draw()
 
         def shuffled(_: Any) -> None:
             seed[0] += 1
-            if source.value is None:
+            if source.value < 0:
                 fresh()
-            source.value = None  # which draws, if it was not
+            source.value = -1  # which draws, if it was not
 
         for control in (model, start, end, share):
             control.observe(draw, "value")

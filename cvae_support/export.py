@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from cvae_support.checkpoints import SHIPPED_FOLDER, load_model, write_atomically
+from cvae_support.checkpoints import SHIPPED_FOLDER, load_model
 from cvae_support.config import Config
 from cvae_support.data import CLASSES, Dataset
-from cvae_support.evaluation import encode_means, first_per_class, noise
+from cvae_support.files import write_atomically
 from cvae_support.judge import load_judge
+from cvae_support.latents import encode_means, first_per_class, noise
 from cvae_support.metrics import ACTIVE
 from cvae_support.models import VAE
 
@@ -122,7 +123,6 @@ def export(folder: Path, data: Dataset) -> dict[str, Any]:
     each decoder the shape of cond and its row for every class. Returns what live.json says: classes, class
     embeddings, variance and order of the active latents, test garments with their codes, sizes and hashes.
     """
-    (folder / "web").mkdir(parents=True, exist_ok=True)
 
     def write(name: str, model: "onnx.ModelProto") -> tuple[bytes, dict[str, Any]]:
         content = in_half(model).SerializeToString(deterministic=True)

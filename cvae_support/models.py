@@ -198,7 +198,7 @@ class VAE(nn.Module):
         """z (B, 1, S/4, S/4) and a class embedding, as from embed(y) -> (B, 1, S, S) in [0, 1]."""
         if tuple(z.shape[1:]) != self.latent_shape(1)[1:]:
             raise ValueError(f"z must have shape {('B',) + self.latent_shape(1)[1:]}, got {tuple(z.shape)}")
-        if self.conditional and cond is None:
+        if self.conditional and (cond is None or not cond.is_floating_point()):  # labels, most likely
             raise ValueError("decode takes a class embedding: decode(z, model.embed(y))")
         return self.decoder(z, cond)
 

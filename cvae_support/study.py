@@ -21,11 +21,11 @@ from cvae_support.checkpoints import (
     load_record,
     local_run,
     run_folder,
-    write_atomically,
 )
 from cvae_support.config import Config
 from cvae_support.data import Dataset
 from cvae_support.evaluate import evaluate, floors, reconstructions
+from cvae_support.files import write_atomically
 from cvae_support.judge import judge_hashes, load_judge
 
 RESULTS_FOLDER = Path(__file__).parent / "results"
@@ -268,13 +268,17 @@ def ends(found: list[dict[str, Any]], arm: str) -> list[tuple[float, float]]:
     ]
 
 
-def is_known(arm: str, config: Config) -> bool:
-    """Whether the results hold all there is to know of this run: its whole history, and its measures if it has any."""
-    trained = any(
+def is_trained(arm: str, config: Config) -> bool:
+    """Whether the results hold the whole history of this run."""
+    return any(
         (run["arm"], run["fingerprint"], len(run["history"])) == (arm, config.fingerprint, config.epochs)
         for run in read("study")
     )
-    return trained and (arm not in MEASURED or bool(known_measures(arm, config)))
+
+
+def is_known(arm: str, config: Config) -> bool:
+    """Whether the results hold all there is to know of this run: its whole history, and its measures if it has any."""
+    return is_trained(arm, config) and (arm not in MEASURED or bool(known_measures(arm, config)))
 
 
 def study(data: Dataset, train: bool = True) -> Table:
@@ -285,7 +289,8 @@ def study(data: Dataset, train: bool = True) -> Table:
     trained = {arm: config for arm, config in ARMS.items() if arm not in FULL_WIDTH}
     for arm, config in runs(trained) if train else ():
         if not is_known(arm, config):
-            local_run(config, data)
+            if not (is_trained(arm, config) and final_checkpoint(config, data)):  # other judges need only its weights
+                local_run(config, data)
             keep("study", collect(ARMS, data))
             measure(data)
     if train:

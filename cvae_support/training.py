@@ -134,9 +134,14 @@ def check_start(config: Config, data: Dataset, world_size: int) -> None:
                 f"got {int(labels.min())} .. {int(labels.max())}"
             )
     if config.batch_size % world_size:
-        raise TrainingError(f"batch_size {config.batch_size} cannot be shared equally by {world_size} processes")
+        raise TrainingError(
+            f"batch_size {config.batch_size} cannot be shared equally by {world_size} processes: choose a multiple"
+        )
     if config.batch_size > len(data.train_images):
-        raise TrainingError(f"batch_size {config.batch_size} is more than the {len(data.train_images)} training images")
+        raise TrainingError(
+            f"batch_size {config.batch_size} is more than the {len(data.train_images)} training images: "
+            "choose a smaller --batch-size"
+        )
 
 
 def average_lags(config: Config, data: Dataset) -> str:
@@ -277,24 +282,31 @@ def train(config: Config, data: Dataset, folder: Path, resume: bool = False) -> 
         keep_freed_memory()
     check_start(config, data, fabric.world_size)
     last = folder / "last.json"
-    if not resume and (last.is_file() or (folder / "final.json").is_file()):
-        raise TrainingError(f"{folder} already holds a run: resume it (--resume), or delete the folder to start over")
-
-    net, average, optimizer = make_model(config, fabric)
-    history: list[dict[str, float]] = []
-    if resume:
-        tensors, record = load_checkpoint(last)
-        if differing := differences(record, config, data.checksum):
-            raise CheckpointError(f"{last} cannot be resumed: {'; '.join(differing)}")
-        if (before := record.get("made_on")) != made_on(fabric) and fabric.is_global_zero:
-            print(f"Begun on {before}, continued on {made_on(fabric)}: from here on it rounds differently.")
-        try:
-            unpack_state(tensors, net, average, optimizer)
-        except (RuntimeError, ValueError, KeyError, IndexError) as error:
-            raise CheckpointError(f"{last} cannot be resumed, its tensors are not those of a run: {error}") from error
-        history = record["history"]
+    if resume and not last.is_file():
+        raise CheckpointError(
+            f"no checkpoint at {last}: leave out --resume, or give the options (or the --folder) the run was begun with"
+        )
     check_writable(folder)
     with only_run(folder) if fabric.is_global_zero else nullcontext():
+        if not resume and (last.is_file() or (folder / "final.json").is_file()):
+            raise TrainingError(
+                f"{folder} already holds a run: resume it (--resume), or delete the folder to start over"
+            )
+        net, average, optimizer = make_model(config, fabric)
+        history: list[dict[str, float]] = []
+        if resume:
+            tensors, record = load_checkpoint(last)
+            if differing := differences(record, config, data.checksum):
+                raise CheckpointError(f"{last} cannot be resumed: {'; '.join(differing)}")
+            if (before := record.get("made_on")) != made_on(fabric) and fabric.is_global_zero:
+                print(f"Begun on {before}, continued on {made_on(fabric)}: from here on it rounds differently.")
+            try:
+                unpack_state(tensors, net, average, optimizer)
+            except (RuntimeError, ValueError, KeyError, IndexError) as error:
+                raise CheckpointError(
+                    f"{last} cannot be resumed, its tensors are not those of a run: {error}"
+                ) from error
+            history = record["history"]
         run_epochs(config, data, folder, fabric, net, average, optimizer, history)
     return history
 

@@ -16,8 +16,8 @@ from cvae_support.checkpoints import SHIPPED_FOLDER, load_model
 from cvae_support.config import RECIPES, Config
 from cvae_support.data import CLASSES
 from cvae_support.evaluate import MEASURES, over_seeds
-from cvae_support.evaluation import blend, encode_means, first_per_class, noise
 from cvae_support.judge import judge_accuracy, load_judge, probabilities
+from cvae_support.latents import blend, encode_means, first_per_class, noise
 from cvae_support.layers import AdaLNResnetBlock, AdaptiveGroupNorm
 from cvae_support.metrics import aggregate_gap
 from cvae_support.models import VAE, count_parameters

@@ -70,8 +70,8 @@ def test_another_data_set_sets_size_and_classes(digits, tmp_path, capsys):
 
 def test_an_unconditional_model_is_sampled_without_a_class(tmp_path, capsys):
     assert main(["train", "--model=unconditional", *QUICK, f"--folder={tmp_path}"]) == 0
-    assert main(["sample", str(tmp_path / "final.json"), "--class=0", f"--out={tmp_path / 's.png'}"]) == 0
-    assert "unconditional" in capsys.readouterr().out
+    assert main(["sample", str(tmp_path / "final.json"), f"--out={tmp_path / 'a new folder' / 's.png'}"]) == 0
+    assert "unconditional" in capsys.readouterr().out and (tmp_path / "a new folder" / "s.png").is_file()
 
 
 @pytest.fixture
@@ -163,8 +163,12 @@ def test_info_lists_what_ships(capsys):
         (["sample", "nothing", "--class=3", f"--count={10**30}"], "--count must lie in 1 .. 1000"),
         (
             ["sample", "nothing", "--class=3", "--out=s.doc"],
-            "--out must name a kind of picture, such as .png, got s.doc",
+            "--out must name a kind of picture that can be written, such as .png, got s.doc",
         ),
+        (["sample", "nothing", "--class=3", "--out=s.psd"], "a kind of picture that can be written, such as .png"),
+        (["sample", "nothing", "--class=3", f"--seed={10**30}"], "--seed must lie in 0 .. 2^32 - 1"),
+        (["sample", "adaln-w0.25-kl0.01-muon"], "--class is needed: one of T-shirt/top, Trouser"),
+        (["train", "--resume", "--folder=nowhere"], "leave out --resume, or give the options (or the --folder)"),
         (["train", "--width=0.01"], "width must lie in 0.125 .. 64"),
         (["evaluate", "nothing"], "no weights called 'nothing'"),
         (["evaluate", "adaln-w0.25-kl0.01-muon", "--seeds=0"], "--seeds must be 1 or more, got 0"),
@@ -172,7 +176,10 @@ def test_info_lists_what_ships(capsys):
         (["evaluate", "adaln-w0.25-kl0.01-muon", f"--out={Path(__file__).parent}"], "Is a directory"),
         (["train", "--images=-5"], "--images must be 0 (all) or more, got -5"),
         (["train", "--seed=-1"], "seed must lie in 0 .. 2^32 - 1, got -1"),
-        (["train", "--images=100", "--width=0.125"], "batch_size 256 is more than the 100 training images"),
+        (
+            ["train", "--images=100", "--width=0.125"],
+            "more than the 100 training images: choose a smaller --batch-size",
+        ),
     ],
 )
 def test_bad_input_is_answered_in_one_line(arguments, message, capsys, tmp_path, monkeypatch):

@@ -36,6 +36,8 @@ def test_convolutions_are_rounded_to_bf16_and_nothing_else_is():
     assert rounded.dtype == inside.dtype == torch.float32
     wanted = F.conv2d(x.bfloat16(), layer.weight.bfloat16(), layer.bias.bfloat16()).float()
     assert torch.equal(rounded, wanted) and torch.equal(inside, rest(wanted))
+    with cpu.Bf16Convolutions().forward_context():
+        assert F.conv2d(x, layer.weight, layer.bias, padding=1).shape == (2, 8, 9, 9)
     torch.testing.assert_close(inside, outside, rtol=0, atol=0.05)
     assert torch.equal(rest(layer(x)), outside)  # as before
 

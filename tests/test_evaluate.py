@@ -23,8 +23,8 @@ from cvae_support.evaluate import (
     short,
     stages,
 )
-from cvae_support.evaluation import class_grid, first_per_class
 from cvae_support.judge import Judge, SecondJudge, features
+from cvae_support.latents import class_grid, first_per_class
 from cvae_support.metrics import (
     active_units,
     aggregate_gap,

@@ -320,8 +320,9 @@ def killed_before_call(number, action) -> bool:
     return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
 
 
-SAVE_CALLS = 8  # mkdir; fsync, replace and unlink of the tensors, then of the record; unlink of the old tensors
-DOWNLOAD_CALLS = 17  # mkdir, twice in the download and thrice for the cache; fsync, replace, unlink of four files
+SAVE_CALLS = 9  # mkdir, fsync, replace and unlink of the tensors, then of the record; unlink of the old tensors
+# mkdir, twice in the download and thrice for the cache; fsync, replace, unlink of four files; mkdir before three
+DOWNLOAD_CALLS = 20
 
 
 @posix
@@ -381,6 +382,11 @@ def test_two_runs_in_one_folder(few, config, tmp_path):
         with pytest.raises(TrainingError, match="another process is training in .*run: wait for it, or choose another"):
             train(config(epochs=1), few, folder)
         assert [file.name for file in folder.iterdir()] == ["lock"]
+        (folder / "last.json").write_text("of the run that is going on")
+        for resume in (False, True):  # neither is it told to delete the folder, nor does it read what is being written
+            with pytest.raises(TrainingError, match="another process is training"):
+                train(config(epochs=1), few, folder, resume=resume)
+        (folder / "last.json").unlink()
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)

@@ -160,6 +160,10 @@ def test_sampling_is_decided_by_the_generator():
         (lambda m: m.embed(torch.tensor([0.0])), "integers"),
         (lambda m: m.decode(torch.randn(1, 49), m.embed(torch.tensor([0]))), "z must have shape"),
         (lambda m: m.decode(torch.randn(1, 1, 7, 7)), "class embedding"),
+        (
+            lambda m: m.decode(torch.randn(1, 1, 7, 7), torch.tensor([3])),
+            r"class embedding: decode\(z, model.embed\(y\)\)",
+        ),
     ],
 )
 def test_bad_input_is_named(call, message):
@@ -177,6 +181,9 @@ def test_bad_input_is_named(call, message):
         (dict(image_size=30), "multiple of 4"),
         (dict(width=0.05), "width must lie in 0.125 .. 64"),
         (dict(epochs=0), "epochs must be positive"),
+        (dict(epochs=20.0), "epochs must be a whole number, got 20.0"),
+        (dict(batch_size="32"), "batch_size must be a whole number, got '32'"),
+        (dict(seed=True), "seed must be a whole number, got True"),
         (dict(kl_weight=-1), "kl_weight"),
         (dict(kl_weight=float("nan")), "kl_weight"),
         (dict(class_dim=4), "belong to the model"),

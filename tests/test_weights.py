@@ -10,7 +10,7 @@ import torch
 
 from cvae_support.checkpoints import SHIPPED_FOLDER, differences, load_checkpoint, load_model
 from cvae_support.config import Config
-from cvae_support.evaluation import first_per_class, latent_map, reconstruct
+from cvae_support.latents import first_per_class, latent_map, reconstruct
 from cvae_support.losses import vae_loss
 from cvae_support.study import FULL, MUON, SEEDS
 from cvae_support.training import train

@@ -25,6 +25,8 @@ from pathlib import Path
 
 import certifi
 
+from cvae_support.files import cache_folder, write_atomically
+
 ROOT = Path(__file__).resolve().parents[1]
 VERSION = "1.30.0"
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="  # as npm states it
@@ -39,14 +41,6 @@ FILES = {
         "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
     ),
 }
-
-
-def write(path: Path, content: bytes) -> None:
-    """The whole file or none of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def is_there(folder: Path) -> bool:
@@ -71,22 +65,22 @@ def download(folder: Path) -> None:
         raise ValueError("its SHA-512 is not the pinned one")
     with tarfile.open(fileobj=io.BytesIO(content)) as package:
         for name, (inside, _) in FILES.items():
-            write(folder / name, package.extractfile(inside).read())
+            write_atomically(folder / name, package.extractfile(inside).read())
 
 
 def bring_runtime(site: Path) -> bool:
     """Put the runtime into site/assets/live/ort; False, and a word about it, where it cannot be had."""
-    cache = Path(os.environ.get("CVAE_CACHE") or ROOT / ".cache") / f"onnxruntime-web-{VERSION}"
+    cache = cache_folder() / f"onnxruntime-web-{VERSION}"
     target = site / "assets" / "live" / "ort"
     try:
         if not is_there(cache):
             download(cache)
         if not is_there(target):
             for name in FILES:
-                write(target / name, (cache / name).read_bytes())
+                write_atomically(target / name, (cache / name).read_bytes())
         # What the page's worker checks its download by.
         facts = {name: {"bytes": (cache / name).stat().st_size, "sha256": FILES[name][1]} for name in FILES}
-        write(target / "ort.json", json.dumps(facts).encode())
+        write_atomically(target / "ort.json", json.dumps(facts).encode())
         return True
     except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
         print(f"onnxruntime-web {VERSION} cannot be had ({error}): the page will not run the decoder", file=sys.stderr)

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from cvae_support.data import load_fashion_mnist
-from cvae_support.evaluation import class_grid
 from cvae_support.export import FIRST_SEED, export, shipped
+from cvae_support.latents import class_grid
 
 LIVE = Path(__file__).resolve().parents[1] / "assets" / "live"
 

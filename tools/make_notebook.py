@@ -201,7 +201,7 @@ def merged_meta(qmd: Path, front: dict[str, Any], root: Path) -> dict[str, Any]:
 def fences(text: str) -> list[Any]:
     """The fenced code blocks of a text. Lines of ::: are text to this parser, which finds what stands between them."""
     # Without HTML blocks and indented code, a cell inside <div> or after a deep indent is still seen.
-    return [t for t in MarkdownIt("commonmark").disable("html_block").parse(text) if t.type == "fence"]
+    return [t for t in MarkdownIt("commonmark").disable(["html_block", "code"]).parse(text) if t.type == "fence"]
 
 
 def split_front_matter(text: str, name: str) -> tuple[dict[str, Any], str, int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from cvae_support.checkpoints import SHIPPED_FOLDER, load_model
-from cvae_support.evaluation import class_grid
+from cvae_support.latents import class_grid
 from cvae_support.models import VAE
 from cvae_support.study import FULL_WIDTH
 

@@ -31,7 +31,7 @@ from cvae_support.checkpoints import (
 )
 from cvae_support.config import RECIPES, Config
 from cvae_support.data import Dataset, load_fashion_mnist
-from cvae_support.evaluation import class_grid, first_per_class, latent_map, reconstruct
+from cvae_support.latents import class_grid, first_per_class, latent_map, reconstruct
 from cvae_support.models import VAE, count_parameters
 from cvae_support.study import FULL, FULL_WIDTH, SEEDS, losses, read
 

@@ -360,6 +360,9 @@ def test_a_link_brings_the_picture_back(live, visit, networks):
     press(page)
     assert check_picture(page, networks) == before
     assert torch.equal(pixels(page, ".live-large"), pixels(live, ".live-large"))
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")  # as on plain http
+    page.get_by_role("button", name="Copy a link").click()
+    until(page, "document.querySelector('.live-said').textContent.startsWith('The link stands in the address bar')")
 
 
 def test_an_address_that_makes_no_sense_is_put_right_and_no_network_is_needed_then(visit, networks):

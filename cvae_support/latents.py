@@ -12,8 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from cvae_support.checkpoints import SHIPPED_FOLDER, write_atomically
-from cvae_support.data import Dataset, cache_folder, to_float
+from cvae_support.checkpoints import SHIPPED_FOLDER
+from cvae_support.data import Dataset, to_float
+from cvae_support.files import cache_folder, write_atomically
 from cvae_support.models import VAE
 
 AT_ONCE = 100  # images through a model: a CPU takes longer over larger batches
@@ -113,7 +114,6 @@ def latent_map(
     means = encode_means(model, data.test_images[index], data.test_labels[index])
     points = torch.from_numpy(Tsne(**TSNE).fit_transform(means.cpu().numpy())).float()
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(kept, save({"points": points}, metadata=made_from))
     except OSError as error:
         print(f"the map could not be kept in {kept.parent}: {error}")
