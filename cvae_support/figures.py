@@ -42,7 +42,8 @@ class Shown:
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         name = html.escape(self.alt, quote=True)
         # On the site only the data: figures.js draws it with the one copy of Plotly the page has.
-        data = self.figure.to_json().replace("\\u002f", "/")  # Plotly escapes < and >, and needlessly /
+        # Plotly escapes <, which could end the script, and needlessly > and /.
+        data = self.figure.to_json().replace("\\u002f", "/").replace("\\u003e", ">")
         data = re.sub(r"\d+\.\d{7,}(e-\d+)?", lambda number: f"{float(number[0]):.6g}", data)  # a pixel is coarser
         data = f'<script type="application/json">{data}</script>'
         div = f'<div class="cvae-figure" role="img" aria-label="{name}">{data}</div>'

@@ -109,7 +109,7 @@ ARMS = {
 
 
 # Long runs that only give a direction.
-ONE_SEED = ("muon, 20 epochs, rate 0.01", "muon, 20 epochs, batch 16", "fast, 20 epochs")
+ONE_SEED = ("muon, 20 epochs, rate 0.01", "muon, 20 epochs, batch 16")
 
 
 def runs(arms: dict[str, Config]) -> Iterator[tuple[str, Config]]:
