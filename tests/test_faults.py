@@ -22,7 +22,7 @@ import pytest
 import test_data
 import torch
 
-from cvae_support import checkpoints, training
+from cvae_support import checkpoints, files, training
 from cvae_support import data as data_module
 from cvae_support.__main__ import class_index, main
 from cvae_support.checkpoints import (
@@ -496,7 +496,7 @@ def test_an_account_without_a_home(small, tmp_path, monkeypatch, home):
     def nobody(_):
         raise KeyError("no such user")
 
-    monkeypatch.setattr(data_module, "__file__", str(tmp_path / "site-packages" / "cvae_support" / "data.py"))
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "site-packages" / "cvae_support" / "files.py"))
     monkeypatch.delenv("CVAE_CACHE")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     if home == "none":
