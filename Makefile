@@ -68,7 +68,7 @@ colab:  ## run the notebooks in Colab's own image (needs docker and 40 GB of dis
 	@for notebook in posts/*/*.ipynb; do \
 	  docker run --rm --entrypoint bash --volume "$(CURDIR):/repository:ro" --env CVAE_REPOSITORY=/repository \
 	    --env GIT_CONFIG_COUNT=1 --env GIT_CONFIG_KEY_0=safe.directory --env GIT_CONFIG_VALUE_0='*' $(COLAB) \
-	    -c "cd /tmp && jupyter nbconvert --to notebook --execute --output done.ipynb --output-dir /tmp /repository/$$notebook" \
+	    -c "cp /repository/$$notebook /tmp/opened.ipynb && cd /tmp && jupyter nbconvert --to notebook --execute opened.ipynb" \
 	    || exit 1; \
 	done
 COLAB := us-docker.pkg.dev/colab-images/public/runtime
@@ -101,7 +101,7 @@ clean:  ## delete what was built (not the data, not the trained runs)
 	rm -rf _site .quarto $(VENV)
 
 # Exits with a word about it where Python is too old or too new for what requirements.lock pins.
-FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15) and "Python 3.11 to 3.14 is needed, and $(PYTHON) is " + sys.version.split()[0] + ". Name another: make site PYTHON=python3.12")
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15) and "Python 3.11 to 3.14 is needed, and " + sys.executable + " is " + sys.version.split()[0] + ". Name another: make site PYTHON=python3.12")
 
 # Every file by its hash; then torch, whose file depends on the machine; then the package, built by the locked setuptools.
 $(INSTALLED): requirements.txt requirements.lock pyproject.toml

@@ -331,14 +331,19 @@ const explore = (root, facts, worker, state) => {
 
 // ------------------------------------------------------------------------------------------------------------- the button
 
+// What the address says, if it is one that this panel has written.
+const shared = () => {
+  const query = new URLSearchParams(location.search);
+  return query.has("live") ? query : new URLSearchParams();
+};
+
 const start = (root) => {
   const still = root.querySelector(".live-still"), note = root.querySelector(".live-note");
   root.dataset.anchor = root.closest("section[id], [id]")?.id ?? "";
-  const shared = new URLSearchParams(location.search).has("live");
   const button = make("button", { type: "button", textContent: "Run the decoder here" });
   const text = make("span", { role: "status" });
   const bar = make("progress", { hidden: true, max: 1, value: 0, "aria-label": "Download" });
-  text.textContent = shared
+  text.textContent = shared().has("live")
     ? "Somebody shared a picture with you: it is drawn when you press the button (15 MB, from this site)."
     : "Loads 15 MB from this site, once; nothing you do leaves your machine.";
   note.replaceChildren(button, bar, text);
@@ -379,7 +384,7 @@ const start = (root) => {
             ? `${(loaded / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB` : "Starting…";
         }
         if (data.ready) {
-          ours = explore(root, facts, worker, fromQuery(new URLSearchParams(location.search), facts.garments.length)); // as it stands now
+          ours = explore(root, facts, worker, fromQuery(shared(), facts.garments.length)); // as the address stands now
           shown = ours.panel;
           still.remove();
           note.replaceWith(shown);

@@ -255,9 +255,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 if it went well, 1 with one message if not, 130 after Ctrl-C."""
     arguments = parser().parse_args(argv)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # Windows writes files in a code page that lacks an arrow
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # Windows writes files in a code page that lacks an arrow
     try:
         arguments.run(arguments)
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import Any
 
 MODELS = ("unconditional", "spatial", "added", "adaln", "mlp", "label-channel")
@@ -50,8 +51,10 @@ class Config:
         for name in ("width", "kl_weight", "learning_rate", "ema_decay"):  # 1 and 1.0 are one configuration
             object.__setattr__(self, name, float(getattr(self, name)))
         for name in ("image_size", "num_classes", "seed", "epochs", "batch_size", "class_dim"):
-            if type(getattr(self, name)) is not int:
-                raise ValueError(f"{name} must be a whole number, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Integral):
+                raise ValueError(f"{name} must be a whole number, got {value!r}")
+            object.__setattr__(self, name, int(value))  # NumPy's own would make another fingerprint
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
         if self.image_size < 4 or self.image_size % 4:

@@ -288,6 +288,7 @@ def train(config: Config, data: Dataset, folder: Path, resume: bool = False) -> 
         )
     check_writable(folder)
     with only_run(folder) if fabric.is_global_zero else nullcontext():
+        fabric.barrier()  # no process looks at what lies there before the first has it to itself
         if not resume and (last.is_file() or (folder / "final.json").is_file()):
             raise TrainingError(
                 f"{folder} already holds a run: resume it (--resume), or delete the folder to start over"

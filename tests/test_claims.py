@@ -405,9 +405,9 @@ def test_class_aware_sampling_wins_in_accuracy_score(generated):
 
 def test_the_label_helps_and_the_prior_costs(generated):
     """tbl-generation:
-    'every column improves (not recall), and both models pass the workaround, in accuracy score by little (small ones,
-    too). At the same weight the label helps; drawing from the prior costs.', 'At the same KL weight a label helps, and
-    drawing from the prior costs'
+    'every column improves (not recall), and both models pass the workaround, in accuracy score by little. At the same
+    weight the label helps; drawing from the prior costs.', 'At the same KL weight a label helps, and drawing from the
+    prior costs'
     """
     for model in ("spatial", "adaln"):
         own, prior, without_label = (generated[name] for name in (f"{model} aware", model, "aware"))
@@ -415,13 +415,6 @@ def test_the_label_helps_and_the_prior_costs(generated):
             sign = 1 if MEASURES[measure][1] == "higher" else -1
             assert sign * own[measure] > sign * prior[measure] and sign * own[measure] > sign * without_label[measure]
         assert own["recall"] < prior["recall"]
-    for arm in ("spatial", "adaLN"):
-        (own,), without_label = measured(f"{arm}, 20 epochs, class-aware"), measured("unconditional, 20 epochs")
-        for measure in OF_SAMPLES:
-            sign = 1 if MEASURES[measure][1] == "higher" else -1
-            assert sign * own[measure] > sign * mean(run[measure] for run in without_label)
-        score = "classification_accuracy_score"
-        assert own[score] - mean(run[score] for run in without_label) < 0.01
 
 
 def test_over_which_seeds_samples_are_averaged():
@@ -619,14 +612,19 @@ def bound(of, arm):
 
 def test_a_blind_encoder_shows_in_the_swap_and_not_in_the_distortion(of):
     """tbl-arms:
-    'in about one of five', 'Distortion hardly warns; the bound does, by one to three nats'; and sec-conditional: 'the
-    bound had lost one to three nats here, and the samples a lot'
+    'in about one of five', 'loses one to three nats, in the spatial model less than seeds differ', and (a solution)
+    'had lost one to three nats here, on average (the spatial model's less than seeds differ), and the samples a lot'
     """
     for model in ("spatial", "added", "adaLN"):
         blind = f"{model}, blind encoder"
         assert 0.15 < of(blind, "label_swap_accuracy") < 0.25
         assert of(blind, "distortion") < 1.05 * of(model, "distortion")
         assert 0.9 < bound(of, blind) - bound(of, model) < 3.5
+        lost = [
+            (one["distortion"] - other["distortion"]) / 0.16 + one["rate"] - other["rate"]
+            for one, other in zip(measured(blind), measured(model), strict=True)
+        ]
+        assert (stdev(lost) > mean(lost)) == (model == "spatial")
 
 
 def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
@@ -763,8 +761,8 @@ def test_at_the_smallest_weight_the_decoder_goes_by_the_code(at_weights):
 
 def test_class_aware_sampling_rescues_the_smallest_weight(at_weights):
     """kl_weight tbl-samples:
-    'Drawn so, the weight that was worst from the prior passes all others from the prior, in every column', '0.01 with
-    one [is then ahead in accuracy]', 'The very model whose samples from the prior lie'
+    'the weight that was worst from the prior beats every weight drawn from the prior, in every column', 'with 0.01 and
+    a label they are ahead in accuracy of one with 0.0005 and none', 'The very model whose samples from the prior lie'
     """
     score = "conditional_accuracy"
     (small,) = measured("unconditional, weight 0.0005, full width")

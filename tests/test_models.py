@@ -1,5 +1,6 @@
 """The architecture is exactly the one the tutorial states."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -195,6 +196,10 @@ def test_bad_input_is_named(call, message):
 def test_a_configuration_that_cannot_work_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         Config(**changes)
+
+
+def test_a_whole_number_of_numpys_is_one():
+    assert Config(epochs=np.int64(3)).fingerprint == Config(epochs=3).fingerprint
 
 
 def test_a_recipe_fills_in_what_is_left_out_and_nothing_else():

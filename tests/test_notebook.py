@@ -225,11 +225,18 @@ def test_first_cell_in_a_checkout_takes_what_lies_there(sample, tmp_path):
         folder.mkdir(parents=True)
     (tmp_path / "cvae_support" / "__init__.py").touch()
     played = "import subprocess\nsubprocess.run = lambda command, **_: print(*command)\n"
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "CVAE_REPOSITORY")}
     command = [sys.executable, "-S", "-c", played + code]
-    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True)
-    assert "git" not in done.stdout and done.stdout.rstrip().endswith(f" {tmp_path}")
-    assert "restart it and run this again" in done.stderr  # for nothing was really installed
+
+    def commands(**more):
+        done = subprocess.run(command, cwd=here, env=environment | more, capture_output=True, text=True)
+        assert "restart it and run this again" in done.stderr  # for nothing was really installed
+        return done.stdout.splitlines()
+
+    ran = commands()
+    assert not any(line.startswith("git ") for line in ran) and ran[-1].endswith(f" {tmp_path}")
+    ran = commands(CVAE_REPOSITORY="https://a.org/b")  # who names a repository means it
+    assert any(line.startswith("git clone") and "https://a.org/b" in line for line in ran)
 
 
 # --------------------------------------------------------------------------------------------- the maker's conventions

@@ -68,7 +68,7 @@ def main() -> int:
         return done
     (SITE / STAMP).write_text(made_from)
     print(f"The site is built: open {SITE / 'index.html'}, or, for the decoder that runs in the page,")
-    print("python3 -m http.server --directory _site, then http://localhost:8000")
+    print(f"{sys.executable} -m http.server --directory {SITE}, then http://localhost:8000")
     return 0
 
 

@@ -904,7 +904,8 @@ if find_spec("cvae_support"):
     print("cvae_support is installed: nothing to do.")
 else:
     # Opened in a clone or an unpacked archive, it takes what lies there. Else a clone, always a new one: whole.
-    checkout = next((path for path in Path.cwd().parents if (path / "cvae_support" / "__init__.py").is_file()), None)
+    around = () if "CVAE_REPOSITORY" in os.environ else Path.cwd().parents
+    checkout = next((path for path in around if (path / "cvae_support" / "__init__.py").is_file()), None)
     source = checkout or Path(tempfile.mkdtemp()) / "cvae-tutorial"
     if not checkout:
         hint = "\\nSet CVAE_REPOSITORY to an address that works."

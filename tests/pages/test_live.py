@@ -395,6 +395,23 @@ def try_again(page, networks):
     check_picture(page, networks)
 
 
+def test_trying_again_goes_on_where_the_reader_was(visit, networks):
+    page = visit()
+    page.evaluate("""() => {
+      const Usual = Worker;
+      window.Worker = class extends Usual { constructor(...given) { super(...given); window.latest = this; } };
+    }""")
+    press(page)
+    settled(page)
+    page.locator("#live-share").fill("35")
+    before = check_picture(page, networks)
+    until(page, "location.search.includes('share=35')")
+    page.evaluate("latest.dispatchEvent(new Event('error'))")
+    fails(page, "its worker could not be loaded")
+    try_again(page, networks)
+    assert state(page) == before and before["share"] == 35
+
+
 def test_a_slow_network_shows_its_progress(visit):
     """At 4 MB a second and 20 ms: the bar and the number beside it rise, and the picture stays until the end."""
     page = visit()
