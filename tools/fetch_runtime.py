@@ -23,8 +23,6 @@ import tarfile
 import urllib.request
 from pathlib import Path
 
-import certifi
-
 from cvae_support.files import cache_folder, write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +55,8 @@ def download(folder: Path) -> None:
     registry = (registry or "https://registry.npmjs.org").rstrip("/")
     address = f"{registry}/onnxruntime-web/-/onnxruntime-web-{VERSION}.tgz"
     print(f"onnxruntime-web {VERSION}: downloading {address} (33 MB, once)", flush=True)
+    import certifi  # here: only a download needs it, and not every environment that tests this file has it
+
     trusted = ssl.create_default_context()
     trusted.load_verify_locations(certifi.where())  # python.org's Python on a Mac comes without certificates
     with urllib.request.urlopen(address, timeout=60, context=trusted) as answer:
