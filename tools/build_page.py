@@ -7,7 +7,6 @@ lay out the page again. Pandoc turns the text into HTML (formulas become MathML,
 nbconvert the cells, and tools/page_template/ holds the page around them. Nothing is loaded from the network.
 """
 
-import base64
 import hashlib
 import html
 import json
@@ -27,7 +26,7 @@ from finish_pages import guarded, lighter, without_idle_parts
 from jupyter_client.manager import AsyncKernelManager
 from make_notebook import (
     NotebookError,
-    bitmap_of,
+    embedded,
     filled_in,
     load_yaml,
     make_notebook,
@@ -268,10 +267,7 @@ def build_post(notebook_path: Path) -> dict[str, str]:
     body, _ = PageExporter(rendered).from_notebook_node(notebook, resources={"page": page})
     # A notebook holds its pictures itself, diagrams as bitmaps; a page has them beside it, as they were drawn.
     for picture in sorted((ROOT / "assets").rglob("*.svg")):
-        file = bitmap_of(picture)
-        kind = "png" if file.suffix == ".png" else "svg+xml"
-        inside = f"data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
-        body = body.replace(inside, page["root"] + picture.relative_to(ROOT).as_posix())
+        body = body.replace(embedded(picture), page["root"] + picture.relative_to(ROOT).as_posix())
     body = without_idle_parts(body)
     target = SITE / place.with_suffix(".html")
     target.parent.mkdir(parents=True, exist_ok=True)

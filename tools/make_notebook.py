@@ -580,11 +580,9 @@ def image_tag(post: Post, image: Node) -> str:
             path = project_root(post.path) / source.lstrip("/")
         if not path.is_file():
             raise NotebookError(f"{post.where(source)}: the image {source} does not exist")
-        path = bitmap_of(path)
-        kind = mimetypes.guess_type(path.name)[0]
-        if kind is None or not kind.startswith("image/"):
+        if not (mimetypes.guess_type(path.name)[0] or "").startswith("image/"):
             raise NotebookError(f"{post.where(source)}: {source} is no image this can embed")
-        source = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        source = embedded(path)
     width = pairs.get("width", "640px")
     style = f"max-width:{width if re.search(r'[a-z%]$', width) else width + 'px'};width:100%"
     return f'<img src="{source}" alt="{html.escape(alt)}" style="{style}">'
@@ -601,6 +599,12 @@ def bitmap_of(path: Path) -> Path:
             if picture.info.get("made-of") == hashlib.sha256(path.read_bytes()).hexdigest():
                 return bitmap
     return path
+
+
+def embedded(path: Path) -> str:
+    """The address of a picture that holds the picture itself, as a notebook shows it."""
+    path = bitmap_of(path)
+    return f"data:{mimetypes.guess_type(path.name)[0]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 # ------------------------------------------------------------------------------------- 3. references and citations
