@@ -22,7 +22,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import build_page  # noqa: E402
 import make_notebook  # noqa: E402
-from make_notebook import NotebookError  # noqa: E402
+from qmd.cells import COMPUTED_TITLE, as_string  # noqa: E402
+from qmd.trees import NotebookError  # noqa: E402
 
 POSTS = sorted(p for p in (ROOT / "posts").glob("*/*.qmd") if not p.name.startswith("_"))
 # Kept apart from the maker's own list, which it checks itself by.
@@ -82,7 +83,7 @@ def test_no_site_syntax_is_left(qmd):
         assert not SITE_SYNTAX.search(text), text
     for text in sources(read(qmd), "code"):
         assert not re.search(r"^#\|", text, re.MULTILINE)
-        if make_notebook.COMPUTED_TITLE in text:
+        if COMPUTED_TITLE in text:
             assert not SITE_SYNTAX.search(text), text
 
 
@@ -125,7 +126,7 @@ def check_run(notebook, qmd: Path) -> None:
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)
     assert sum("application/vnd.plotly.v1+json" in o.get("data", {}) for c in code for o in c.outputs) > 0
-    computed = [cell for cell in code if make_notebook.COMPUTED_TITLE in cell.source]
+    computed = [cell for cell in code if COMPUTED_TITLE in cell.source]
     for cell in computed:
         text = cell.outputs[0].data["text/markdown"]
         assert "⟦" not in text and "nan" not in text.lower().split()
@@ -403,9 +404,9 @@ def test_computed_text(sample):
 
 
 def test_computed_values_that_are_markdown_or_text():
-    assert make_notebook.as_string('Markdown("*x*")', "") == 'Markdown("*x*").data'
-    assert make_notebook.as_string("n", "") == "str(n)"
-    assert make_notebook.as_string("str(n)", "") == "str(n)"
+    assert as_string('Markdown("*x*")', "") == 'Markdown("*x*").data'
+    assert as_string("n", "") == "str(n)"
+    assert as_string("str(n)", "") == "str(n)"
 
 
 def test_footnotes(text):

@@ -15,7 +15,6 @@ POST = ROOT / "posts" / "class_conditional_vae" / "class_conditional_vae.qmd"
 sys.path.insert(0, str(ROOT / "tools"))
 
 import overview_sprite  # noqa: E402
-
 from cvae_support.checkpoints import load_model  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -239,6 +239,7 @@ def test_any_small_document_is_a_valid_notebook_with_the_same_code(tmp_path_fact
     sys.path.insert(0, str(ROOT / "tools"))
     try:
         import make_notebook
+        from qmd.cells import COMPUTED_TITLE
     finally:
         sys.path.remove(str(ROOT / "tools"))
 
@@ -250,7 +251,7 @@ def test_any_small_document_is_a_valid_notebook_with_the_same_code(tmp_path_fact
     notebook = nbformat.reads(made, as_version=4)
     nbformat.validate(notebook)
     cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"][1:]  # after the one that installs
-    own = [re.sub(r"^# @title .*\n", "", text) for text in cells if make_notebook.COMPUTED_TITLE not in text]
+    own = [re.sub(r"^# @title .*\n", "", text) for text in cells if COMPUTED_TITLE not in text]
     assert own == [code for kind, _, code in blocks if kind == "cell"]
     for cell in notebook.cells:
         if cell.cell_type == "code":

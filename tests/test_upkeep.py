@@ -101,7 +101,8 @@ SOURCES = (
     "posts/_metadata.yml", "posts/_colab.qmd", "posts/kl_weight/kl_weight.qmd", "posts/kl_weight/kl_weight.ipynb",
     "assets/theme.scss", "assets/page.js", "assets/diagrams/blend.svg", "cvae_support/figures.py",
     "cvae_support/results/measures.json", "cvae_support/weights/adaln-w0.25-kl0.01-muon.json",
-    "tools/build_page.py", "tools/finish_pages.py", "tools/page_template/contents.html", "tools/page_template/page.css",
+    "tools/build_page.py", "tools/finish_pages.py", "tools/qmd/cells.py", "tools/page_template/contents.html",
+    "tools/page_template/page.css",
 )  # fmt: skip
 RESULTS = ("posts/kl_weight/kl_weight.html", "cvae_support/__pycache__/data.pyc", "_site/index.html", "README.md")
 

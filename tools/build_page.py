@@ -21,20 +21,7 @@ from typing import Any
 
 import jinja2
 import nbformat
-from fetch_runtime import bring_runtime
-from finish_pages import guarded, lighter, without_idle_parts
 from jupyter_client.manager import AsyncKernelManager
-from make_notebook import (
-    NotebookError,
-    embedded,
-    filled_in,
-    load_yaml,
-    make_notebook,
-    node,
-    pandoc,
-    read_post,
-    rewrite,
-)
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
@@ -42,6 +29,13 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
+
+from fetch_runtime import bring_runtime
+from finish_pages import guarded, lighter, without_idle_parts
+from make_notebook import make_notebook
+from qmd.pictures import embedded
+from qmd.source import filled_in, load_yaml, read_post
+from qmd.trees import NotebookError, node, pandoc, rewrite
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_site"

@@ -18,7 +18,7 @@ SITE = ROOT / "_site"
 STAMP = ".stamp"
 INPUTS = (
     "_quarto.yml", "*.qmd", "references.bib", "requirements.*", "posts/**/*", "assets/**/*",
-    "cvae_support/**/*", "tools/*.py", "tools/page_template/*",
+    "cvae_support/**/*", "tools/*.py", "tools/qmd/*.py", "tools/page_template/*",
 )  # fmt: skip
 MADE = ("cvae_support/**/*.pyc", "posts/**/*.html", "posts/**/.quarto/**/*")  # results, not inputs
 

@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from overview_sprite import draw_sprite
 from PIL import Image
 
 from cvae_support.checkpoints import (
@@ -34,6 +33,7 @@ from cvae_support.data import Dataset, load_fashion_mnist
 from cvae_support.latents import class_grid, first_per_class, latent_map, reconstruct
 from cvae_support.models import VAE, count_parameters
 from cvae_support.study import FULL, FULL_WIDTH, SEEDS, losses, read
+from overview_sprite import draw_sprite
 
 MAPPED = 300  # test images of each class in the t-SNE maps that ship
 PICTURE = Path(__file__).resolve().parents[1] / "assets" / "samples.png"  # the README's

@@ -1,0 +1,215 @@
+"""Step 1: the source is read, its includes and variables resolved, and each code cell set aside for a placeholder."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from markdown_it import MarkdownIt
+
+from qmd.trees import Node, NotebookError, attributes, find, kind_of, pandoc
+
+SHORTCODE = re.compile(r"\{\{<\s*(.*?)\s*>\}\}")
+
+
+@dataclass
+class CodeCell:
+    """A code cell of the source: its code, its `#|` options, and where it stands."""
+
+    code: str
+    options: dict[str, Any]
+    place: str
+
+
+@dataclass
+class Post:
+    """One source with all that its conversion has to know."""
+
+    path: Path
+    meta: dict[str, Any]  # _quarto.yml, _metadata.yml and the front matter, the nearest wins
+    variables: dict[str, Any]
+    lines: list[str] = field(default_factory=list)  # the body, includes inlined
+    places: list[str] = field(default_factory=list)  # "file.qmd:12" of each line
+    cells: list[CodeCell] = field(default_factory=list)
+    targets: dict[str, tuple[str, str]] = field(default_factory=dict)  # id -> (kind, number)
+    api: list[int] = field(default_factory=list)  # the version of Pandoc's JSON
+
+    def where(self, text: str) -> str:
+        """file:line of the first line with this text, for messages."""
+        return next((p for line, p in zip(self.lines, self.places, strict=True) if text in line), self.path.name)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.is_file() else {}
+    except yaml.YAMLError as error:
+        raise NotebookError(f"{path.name} is not valid YAML: {error}") from error
+
+
+def project_root(qmd: Path) -> Path:
+    """The nearest folder above with a _quarto.yml."""
+    for folder in qmd.resolve().parents:
+        if (folder / "_quarto.yml").is_file():
+            return folder
+    raise NotebookError(f"{qmd.name}: no _quarto.yml in any folder above it")
+
+
+def merged_meta(qmd: Path, front: dict[str, Any], root: Path) -> dict[str, Any]:
+    """The metadata that holds for a document. Files named in it become absolute: each is relative to its own YAML."""
+    folders = [f for f in reversed(qmd.resolve().parents) if f == root or root in f.parents]
+    layers = [(root, load_yaml(root / "_quarto.yml"))]
+    layers += [(folder, load_yaml(folder / "_metadata.yml")) for folder in folders]
+    layers += [(qmd.resolve().parent, front)]
+    merged: dict[str, Any] = {}
+    for folder, layer in layers:
+        layer = dict(layer)
+        for key in ("bibliography", "csl"):
+            if key in layer:
+                names = layer[key] if isinstance(layer[key], list) else [layer[key]]
+                layer[key] = [str((root / n.lstrip("/")) if n.startswith("/") else folder / n) for n in names]
+        merged |= layer
+    return merged
+
+
+def fences(text: str) -> list[Any]:
+    """The fenced code blocks of a text. Lines of ::: are text to this parser, which finds what stands between them."""
+    # Without HTML blocks and indented code, a cell inside <div> or after a deep indent is still seen.
+    return [t for t in MarkdownIt("commonmark").disable(["html_block", "code"]).parse(text) if t.type == "fence"]
+
+
+def split_front_matter(text: str, name: str) -> tuple[dict[str, Any], str, int]:
+    """Front matter, body, and the number of lines before the body."""
+    lines = text.split("\n")
+    if lines[0].rstrip() != "---":
+        return {}, text, 0
+    end = next((i for i, line in enumerate(lines[1:], 1) if line.rstrip() in ("---", "...")), None)
+    if end is None:
+        raise NotebookError(f"{name}: the front matter has no end")
+    try:
+        front = yaml.safe_load("\n".join(lines[1:end])) or {}
+    except yaml.YAMLError as error:
+        raise NotebookError(f"{name}: the front matter is not valid YAML: {error}") from error
+    return front, "\n".join(lines[end + 1 :]), end + 1
+
+
+def read_post(qmd: Path) -> Post:
+    """The source with its includes inlined, its variables filled in and its code cells found."""
+    root = project_root(qmd)
+    front, body, skipped = split_front_matter(qmd.read_text(encoding="utf-8"), qmd.name)
+    post = Post(qmd, merged_meta(qmd, front, root), load_yaml(root / "_variables.yml"))
+    post.meta = filled_in(post, post.meta)
+    inline(post, body, qmd, skipped, root)
+    return post
+
+
+def inline(post: Post, text: str, file: Path, skipped: int, root: Path, depth: int = 0) -> None:
+    """Add a file's lines to the post, with its shortcodes resolved."""
+    if depth > 10:
+        raise NotebookError(f"{file.name}: includes go in a circle")
+    literal = {number for fence in fences(text) for number in range(*fence.map)}
+    for number, line in enumerate(text.split("\n")):
+        place = f"{file.name}:{number + skipped + 1}"
+        if number in literal:
+            post.lines.append(line)
+            post.places.append(place)
+            continue
+        shortcode = SHORTCODE.fullmatch(line.strip())
+        if shortcode and shortcode[1].split()[0] == "include":
+            name = shortcode[1].split(maxsplit=1)[1].strip("\"'")
+            included = root / name.lstrip("/") if name.startswith("/") else file.parent / name
+            if not included.is_file():
+                raise NotebookError(f"{place}: the file to include, {name}, does not exist")
+            inline(post, included.read_text(encoding="utf-8").rstrip("\n"), included, 0, root, depth + 1)
+            continue
+        post.lines.append(SHORTCODE.sub(partial(value_of, post, place=place), line))
+        post.places.append(place)
+
+
+def filled_in(post: Post, value: Any) -> Any:
+    """Metadata with the shortcodes in its texts replaced by what they stand for."""
+    if isinstance(value, dict):
+        return {key: filled_in(post, item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [filled_in(post, item) for item in value]
+    return SHORTCODE.sub(lambda m: value_of(post, m, "metadata"), value) if isinstance(value, str) else value
+
+
+def value_of(post: Post, shortcode: re.Match, place: str) -> str:
+    """The text for {{< var a.b >}} and {{< meta a.b >}}. Others stay: they may stand in a part for the site only."""
+    name, _, argument = shortcode[1].partition(" ")
+    if name not in ("var", "meta"):
+        return shortcode[0]
+    value: Any = post.variables if name == "var" else post.meta
+    for key in argument.strip().split("."):
+        if not isinstance(value, dict) or key not in value:
+            raise NotebookError(f"{place}: nothing is known as {{{{< {shortcode[1]} >}}}}")
+        value = value[key]
+    return str(value)
+
+
+def set_cells_aside(post: Post) -> str:
+    """The body with each code cell replaced by an empty block of class cvae-cell, wrapped in a div if captioned."""
+    lines: list[str] = list(post.lines)
+    defaults = post.meta.get("execute") or {}
+    for token in reversed(fences("\n".join(post.lines))):
+        if not token.info.strip().startswith("{python"):
+            continue
+        start, end = token.map
+        place = post.places[start]
+        if token.level:
+            raise NotebookError(f"{place}: a code cell must not stand in a list or a quotation")
+        cell = CodeCell(*parse_cell(token.content, place), place)
+        cell.options = {k: v for k, v in defaults.items() if k in ("echo", "eval", "include", "output")} | cell.options
+        post.cells.insert(0, cell)
+        # Numbered from the end, as they are found in this order: number -1 is the last cell.
+        block = ["", f'``` {{.cvae-cell n="{-len(post.cells)}"}}', "```", ""]
+        label = str(cell.options.get("label", ""))
+        caption = cell.options.get("tbl-cap" if label.startswith("tbl-") else "fig-cap")
+        if isinstance(caption, list):
+            raise NotebookError(f"{place}: one caption a cell, please; sub-figures are not supported")
+        if kind_of(label) in ("fig", "tbl"):
+            block = ["", f"::: {{#{label}}}", *block, *(caption or "").split("\n"), "", ":::", ""]
+        elif caption:
+            block += ["::: {.cvae-caption}", *caption.split("\n"), ":::", ""]
+        lines[start:end] = block
+    return "\n".join(lines)
+
+
+def parse_cell(content: str, place: str) -> tuple[str, dict[str, Any]]:
+    """Code and options of a cell."""
+    lines = content.rstrip("\n").split("\n")
+    count = next((i for i, line in enumerate(lines) if not line.startswith("#|")), len(lines))
+    if any(SHORTCODE.search(line) for line in lines):
+        raise NotebookError(f"{place}: shortcodes in code cells are not supported")
+    try:
+        options = yaml.safe_load("\n".join(line[2:].removeprefix(" ") for line in lines[:count])) or {}
+    except yaml.YAMLError as error:
+        raise NotebookError(f"{place}: the options of the cell are not valid YAML: {error}") from error
+    if not isinstance(options, dict):
+        raise NotebookError(f"{place}: the options of the cell must read `#| key: value`")
+    return "\n".join(lines[count:]).strip("\n"), options
+
+
+def parse(post: Post) -> list[Node]:
+    """The blocks of the whole document."""
+    body = set_cells_aside(post)
+    meta = {"nocite": post.meta["nocite"]} if post.meta.get("nocite") else {}
+    text = f"---\n{yaml.safe_dump(meta)}---\n\n{body}\n"
+    tree, warnings = pandoc(text, "--from=markdown-raw_tex", "--to=json")
+    if "unclosed" in warnings:
+        raise NotebookError(f"{post.path.name}: a div (:::) is not closed")
+    document = json.loads(tree)
+    post.api = document["pandoc-api-version"]
+    post.meta["nocite"] = document["meta"].get("nocite")
+    seen = [int(attributes(block)[2]["n"]) for block in find(document["blocks"], "CodeBlock") if is_cell(block)]
+    for n in range(-len(post.cells), 0):
+        if n not in seen:
+            raise NotebookError(f"{post.cells[n].place}: this code cell is inside a comment or other code")
+    return document["blocks"]
+
+
+def is_cell(block: Node) -> bool:
+    return block["t"] == "CodeBlock" and "cvae-cell" in attributes(block)[1]
