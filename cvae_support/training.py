@@ -6,46 +6,32 @@ run, and a run on two processes, see the very numbers an uninterrupted run on on
 """
 
 import copy
-import itertools
 import math
 import os
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import cast
 
 import torch
 from lightning_fabric import Fabric
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from cvae_support.checkpoints import (
-    CheckpointError,
-    best_device,
-    differences,
-    load_checkpoint,
-    load_record,
-    save_checkpoint,
-)
+from cvae_support.checkpoints import CheckpointError, best_device, differences, load_checkpoint
 from cvae_support.config import Config
 from cvae_support.cpu import Bf16Convolutions, computes_bf16, keep_freed_memory
 from cvae_support.data import Dataset, to_float
+from cvae_support.gpu import compile_pays, compiled, on_one_gpu, recorded
 from cvae_support.losses import vae_loss
 from cvae_support.models import VAE
 from cvae_support.muon import Muon
+from cvae_support.runs import TrainingError, again, check_writable, last_good, only_run, save
 
 WARM_UP = 0.1  # share of a "one-cycle" run in which the rate climbs to its peak
 TEST_BATCH = 500
-COMPILED_FROM = 4_000_000  # images: in a shorter run the compiler takes longer than it gains (TRAINING.md)
 ADVICE = "A lower learning rate usually helps"  # against losses that are no longer numbers
 PRECISIONS = ("32-true", "bf16-mixed")  # others would need a gradient scaler, or weights and average rounded alike
-
-
-class TrainingError(RuntimeError):
-    """Training cannot start or go on."""
 
 
 def learning_rate(step: int, steps: int, config: Config) -> float:
@@ -205,48 +191,6 @@ def make_model(config: Config, fabric: Fabric) -> tuple[VAE, VAE | None, torch.o
     return net, average, optimizer
 
 
-def check_writable(folder: Path) -> None:
-    """Raise TrainingError if no checkpoint could be written in folder: better now than after the first epoch."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise TrainingError(f"no checkpoint can be written in {folder}: {error}. Choose another --folder") from error
-
-
-@contextmanager
-def only_run(folder: Path) -> Iterator[None]:
-    """Keep folder to this run until it ends or is killed. Raises TrainingError where another one is at work."""
-    with open(folder / "lock", "ab") as file:
-        try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            raise TrainingError(f"another process is training in {folder}: wait for it, or choose another") from error
-        except OSError:
-            pass  # a file system that knows no locks
-        yield
-
-
-def last_good(last: Path) -> str:
-    """Which checkpoint an error leaves behind."""
-    if not last.is_file():
-        return "there is no checkpoint yet"
-    return f"the last good checkpoint, {last}, is of epoch {len(load_record(last)['history'])}"
-
-
-def again(last: Path) -> str:
-    """What to do after an interruption."""
-    return "go on with --resume" if last.is_file() else "start again"
-
-
 def check_finite(losses: Tensor, epoch: int, last: Path) -> None:
     """Raise TrainingError, naming the first step that went wrong, unless all losses (steps, 2) are finite."""
     bad = (~losses.isfinite().all(dim=1)).nonzero().flatten().tolist()
@@ -254,20 +198,6 @@ def check_finite(losses: Tensor, epoch: int, last: Path) -> None:
         raise TrainingError(
             f"the loss is not finite from step {bad[0] + 1} of epoch {epoch} on; {last_good(last)}. {ADVICE}"
         )
-
-
-def save(path: Path, tensors: dict[str, Tensor], config: Config, data: Dataset, history: list, fabric: Fabric) -> None:
-    """Write a checkpoint of the run. Raises TrainingError, with the older checkpoint untouched."""
-    try:
-        save_checkpoint(
-            path, tensors, config,
-            data=data.checksum, classes=data.classes, history=history, made_on=made_on(fabric),
-        )  # fmt: skip
-    except OSError as error:
-        raise TrainingError(
-            f"epoch {len(history)} could not be saved: {error}; {last_good(path.with_name('last.json'))}. "
-            f"Make room there and {again(path.with_name('last.json'))}"
-        ) from error
 
 
 def train(config: Config, data: Dataset, folder: Path, resume: bool = False) -> list[dict[str, float]]:
@@ -347,7 +277,7 @@ def run_epochs(
                 row |= {"seconds": seconds, "images_per_second": len(losses) * config.batch_size / seconds}
                 history.append(row)
                 if fabric.is_global_zero:
-                    save(last, pack_state(net, average, optimizer), config, data, history, fabric)
+                    save(last, pack_state(net, average, optimizer), config, data, history, made_on(fabric))
                     progress.console.print(
                         f"epoch {epoch}/{config.epochs}: train recon {recon:.5f} kl {kl:.4f}, "
                         f"test recon {row['test_recon']:.5f} kl {row['test_kl']:.4f}, "
@@ -363,7 +293,7 @@ def run_epochs(
             print(f"Stopped; {last_good(last)}: {again(last)}.")
         raise interrupted
     if fabric.is_global_zero:
-        save(folder / "final.json", best.state_dict(), config, data, history, fabric)
+        save(folder / "final.json", best.state_dict(), config, data, history, made_on(fabric))
         print(f"weights: {folder / 'final.json'}")
     fabric.barrier()
 
@@ -375,26 +305,6 @@ def progress_bar(fabric: Fabric) -> Progress:
         TextColumn("{task.fields[speed]}"), TimeRemainingColumn(),
         transient=True, disable=not fabric.is_global_zero,
     )  # fmt: skip
-
-
-def on_one_gpu(fabric: Fabric) -> bool:
-    """Whether this is the only process, and on a cuda device: recording and compiling were tried on no other."""
-    return fabric.device.type == "cuda" and fabric.world_size == 1
-
-
-def compile_pays(config: Config, data: Dataset, fabric: Fabric) -> bool:
-    """Whether torch.compile gains more in this run than it takes: on one GPU, if the run is long."""
-    return on_one_gpu(fabric) and config.epochs * len(data.train_images) >= COMPILED_FROM
-
-
-def compiled(net: VAE) -> torch.nn.Module:
-    """The model compiled; or as it is, and said so, where what that takes is lacking (Triton, a C compiler)."""
-    try:
-        torch.compile(torch.neg)(torch.ones(1, device=next(net.parameters()).device))
-    except Exception as error:  # a compiler fails in many ways
-        print(f"Trained without torch.compile, which does not work here: {str(error).strip().partition(chr(10))[0]}")
-        return net
-    return cast(torch.nn.Module, torch.compile(net))
 
 
 def make_step(
@@ -425,43 +335,6 @@ def make_step(
         return torch.stack([recon_loss.detach(), kl.detach()])
 
     return recorded(step) if on_one_gpu(fabric) else step
-
-
-def recorded(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The same step for a GPU, as a CUDA graph: recorded once, then replayed with the numbers of each call.
-
-    A step is hundreds of small kernels, and for a small model to start them one by one takes longer than to run them.
-    The first three calls are ordinary ones, on a stream of their own, as a recording wants it: in them kernels are
-    chosen and compiled.
-    """
-    ordinary, graph, aside = 3, torch.cuda.CUDAGraph(), torch.cuda.Stream()
-    ends = itertools.cycle([torch.cuda.Event(), torch.cuda.Event()])
-    held: list[Tensor] = []
-    result = torch.empty(0)
-
-    def replay(*inputs: Tensor) -> Tensor:
-        nonlocal ordinary, result, held
-        if ordinary:
-            ordinary -= 1
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
-                first = step(*inputs)
-            torch.cuda.current_stream().wait_stream(aside)
-            return first
-        if not held:
-            places = [value.clone() for value in inputs]
-            with torch.cuda.graph(graph):
-                result = step(*places)
-            held = places
-        end = next(ends)
-        end.synchronize()  # of the step before the last: not farther ahead, for the progress bar and Ctrl-C
-        for place, value in zip(held, inputs, strict=True):
-            place.copy_(value)
-        graph.replay()
-        end.record()
-        return result
-
-    return replay
 
 
 def train_epoch(

@@ -22,7 +22,7 @@ import pytest
 import test_data
 import torch
 
-from cvae_support import checkpoints, files, training
+from cvae_support import checkpoints, files, runs
 from cvae_support import data as data_module
 from cvae_support.__main__ import class_index, main
 from cvae_support.checkpoints import (
@@ -168,7 +168,7 @@ def test_final_weights_do_not_pass_for_a_run_to_resume(few, config, tmp_path):
 
 def test_nothing_here_reads_or_is_a_pickle():
     """Neither the code, where only torch.load, pickle and numpy's switch for it could, nor a file that ships."""
-    for path in [*ROOT.glob("cvae_support/*.py"), *ROOT.glob("tools/*.py"), *ROOT.glob("benchmarks/*.py")]:
+    for path in [*ROOT.glob("cvae_support/*.py"), *ROOT.glob("tools/**/*.py"), *ROOT.glob("benchmarks/*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -374,7 +374,7 @@ def test_two_runs_in_one_folder(few, config, tmp_path):
     ready, say_ready = os.pipe()
     pid = os.fork()
     if not pid:
-        with training.only_run(folder):
+        with runs.only_run(folder):
             os.write(say_ready, b"!")
             signal.pause()
     os.read(ready, 1)

@@ -18,7 +18,7 @@ from lightning_fabric import Fabric
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cvae_support import study, training
+from cvae_support import gpu, study, training
 from cvae_support.checkpoints import (
     SHIPPED_FOLDER,
     CheckpointError,
@@ -405,8 +405,8 @@ def test_the_speeds_on_a_gpu_are_those_that_were_measured(script):
     assert flop == measured["gflop_per_image"] and f"({flop} GFLOP an image)" in text
     assert f"That is {speeds['ours, compiled'] * flop / 1000:.0f} TFLOP/s" in text
     saved = 1000 * measured["batch_size"] * (1 / speeds["ours"] - 1 / speeds["ours, compiled"])  # ms a step
-    assert f"saves {saved:.1f} ms a step: it pays from some {training.COMPILED_FROM // 1_000_000} million" in text
-    assert training.COMPILED_FROM > 60_000 / (saved / measured["batch_size"])  # a minute
+    assert f"saves {saved:.1f} ms a step: it pays from some {gpu.COMPILED_FROM // 1_000_000} million" in text
+    assert gpu.COMPILED_FROM > 60_000 / (saved / measured["batch_size"])  # a minute
     full = [load_record(path) for path in SHIPPED_FOLDER.glob("*-w1-*-muon.json")]
     assert len(full) == 4 and all("H100" in record["made_on"] for record in full)
     for record in full:
@@ -456,7 +456,7 @@ def test_only_long_runs_on_one_gpu_are_compiled(data):
         ("plain", "cuda", 1, True), ("muon", "cuda", 1, False), ("plain", "cuda", 2, False), ("plain", "cpu", 1, False),
     ):  # fmt: skip
         fabric = SimpleNamespace(device=torch.device(device), world_size=world_size)
-        assert training.compile_pays(Config(recipe=recipe), data, fabric) == wanted
+        assert gpu.compile_pays(Config(recipe=recipe), data, fabric) == wanted
 
 
 def test_a_recorded_step_is_taken_once_for_every_call(monkeypatch):
@@ -492,7 +492,7 @@ def test_a_recorded_step_is_taken_once_for_every_call(monkeypatch):
         "stream": lambda _: nullcontext(), "Event": Event,
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, stand_in)
-    replayed = training.recorded(step)
+    replayed = gpu.recorded(step)
     calls = [[float(call), 0.5] for call in range(6)]
     results = [replayed(*map(torch.tensor, call)).item() for call in calls]
     assert taken == calls and results == [sum(call) for call in calls]
@@ -504,10 +504,10 @@ def test_where_nothing_can_be_compiled_it_goes_on_and_says_so(config, monkeypatc
 
     net = VAE(config())
     monkeypatch.setattr(torch, "compile", lambda function: fails)
-    assert training.compiled(net) is net
+    assert gpu.compiled(net) is net
     assert capsys.readouterr().out.rstrip().endswith("does not work here: Cannot find a working triton installation")
     monkeypatch.setattr(torch, "compile", lambda function: function)
-    assert training.compiled(net) is net and capsys.readouterr().out == ""
+    assert gpu.compiled(net) is net and capsys.readouterr().out == ""
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: CUDA_VISIBLE_DEVICES=0 pytest -k on_a_gpu")
