@@ -32,11 +32,13 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from cvae_support import training
-from cvae_support.checkpoints import best_device, load_checkpoint
+from cvae_support.checkpoints import load_checkpoint
 from cvae_support.config import Config
+from cvae_support.cpu import keep_freed_memory
 from cvae_support.data import Dataset, load_fashion_mnist
 from cvae_support.losses import vae_loss
 from cvae_support.models import VAE
+from cvae_support.runs import best_device
 from cvae_support.study import RESULTS_FOLDER
 
 WARM_UP_STEPS = 8  # on a GPU ours records a step in the fourth
@@ -97,7 +99,7 @@ def our_loop(
     fabric = Fabric(accelerator=device, devices=1) if float32 else training.make_fabric()
     torch.backends.cudnn.benchmark = True  # as train does
     if fabric.device.type == "cpu":
-        training.keep_freed_memory()
+        keep_freed_memory()
     net, average, optimizer = training.make_model(config, fabric)
     model, optimizer = fabric.setup(torch.compile(net) if compiled else net, optimizer)
     there = data.to(fabric.device)

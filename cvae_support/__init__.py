@@ -4,13 +4,16 @@ config       what defines a trained model, and its fingerprint
 data         Fashion-MNIST, found and verified
 files        where files are kept, and how they are written
 layers       residual block, attention, adaptive group normalization
-models       encoder, decoder, and the VAE in three kinds: unconditional, spatial, adaln
+models       encoder, decoder, and the VAE in four kinds: unconditional, spatial, added, adaln
 peers        two small networks to compare with, which wear the VAE's interface
 losses       reconstruction and KL
 training     one loop for every model, on Lightning Fabric
 cpu          what makes a training step faster on a CPU
+gpu          the same on a GPU
 muon         the optimizer of the recipe of that name
-checkpoints  safetensors and JSON; load_or_train
+checkpoints  safetensors and JSON
+runs         a training run: its device, its folder, and what an error leaves there
+trained      load_or_train: the model of a configuration, shipped or trained
 study        the experiments the page reports, and their results
 judge        two classifiers of our own, which say what a picture shows
 metrics      measures of samples and latents, on tensors

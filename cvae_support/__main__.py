@@ -7,10 +7,11 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from cvae_support.checkpoints import SHIPPED_FOLDER, CheckpointError, load_model, run_folder
+from cvae_support.checkpoints import SHIPPED_FOLDER, CheckpointError, load_model
 from cvae_support.config import MODELS, RECIPES, SCHEDULES, Config
 from cvae_support.data import load_dataset, load_fashion_mnist
 from cvae_support.files import cache_folder, write_atomically
+from cvae_support.runs import run_folder
 
 EXAMPLES = """examples:
   python -m cvae_support data
@@ -55,7 +56,8 @@ def class_index(name: str, classes: list[str]) -> int:
 def run_data(_: argparse.Namespace) -> None:
     data = load_fashion_mnist()
     print(f"Fashion-MNIST: {len(data.train_images)} training and {len(data.test_images)} test images, verified")
-    print(f"kept in {cache_folder() / 'fashion-mnist'}")
+    if (kept := cache_folder() / "fashion-mnist").is_dir():
+        print(f"kept in {kept}")
 
 
 def run_train(arguments: argparse.Namespace) -> None:

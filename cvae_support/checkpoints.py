@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors for the numbers, JSON for everything else; and load_or_train, which the page calls.
+"""Checkpoints: safetensors for the numbers, JSON for everything else.
 
 A checkpoint is a pair: NAME.json (configuration, fingerprint, history, checksums, versions) names the file of
 its tensors, NAME.HASH.safetensors, and that file's SHA-256. The tensors are written first and the JSON last,
@@ -20,8 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from cvae_support.config import Config
-from cvae_support.data import Dataset, load_fashion_mnist
-from cvae_support.files import cache_folder, write_atomically
+from cvae_support.files import write_atomically
 from cvae_support.models import VAE
 
 SHIPPED_FOLDER = Path(__file__).parent / "weights"
@@ -171,46 +170,3 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[VAE, dic
     if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
         raise CheckpointError(f"the tensors of {path} hold NaN or infinity")
     return model.to(device).eval(), record
-
-
-def best_device() -> str:
-    """Where there is a choice: cuda, else mps, else cpu."""
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def run_folder(config: Config, data_checksum: str) -> Path:
-    """Where a local run of this configuration on this data keeps its checkpoints."""
-    return cache_folder() / "runs" / f"{config.name}-{config.fingerprint[:8]}-{data_checksum[:8]}"
-
-
-def local_run(config: Config, data: Dataset) -> Path:
-    """The final checkpoint of this configuration's own run, trained first, or resumed, if need be. Says which."""
-    folder = run_folder(config, data.checksum)
-    if (folder / "final.json").is_file():
-        print(f"{config.name}: weights of a local run in {folder}")
-    else:
-        from cvae_support.training import train  # the page needs Fabric only if it has to train
-
-        print(f"{config.name}: no weights for this configuration yet, training {config.epochs} epochs in {folder}")
-        train(config, data, folder, resume=(folder / "last.json").is_file())
-    return folder / "final.json"
-
-
-def load_or_train(
-    config: Config, data: Dataset | None = None, device: torch.device | str = "cpu"
-) -> tuple[VAE, dict[str, Any]]:
-    """The trained model of this configuration, ready to use, and its record (with "history").
-
-    The weights that ship with the package if they are of exactly this configuration, else those of an
-    earlier local run, else a new run, which is resumed if it was interrupted. Says which it was.
-    """
-    shipped = SHIPPED_FOLDER / f"{config.name}.json"
-    data_checksum = data.checksum if data else None
-    if shipped.is_file():
-        model, record = load_model(shipped, device)
-        differing = differences(record, config, data_checksum)
-        if not differing:
-            print(f"{config.name}: shipped weights, {record['config']['epochs']} epochs")
-            return model, record
-        print(f"{config.name}: the shipped weights are of another run: {'; '.join(differing)}")
-    return load_model(local_run(config, data or load_fashion_mnist()), device)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, fields
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 MODELS = ("unconditional", "spatial", "added", "adaln", "mlp", "label-channel")
@@ -49,12 +49,18 @@ class Config:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         for name in ("width", "kl_weight", "learning_rate", "ema_decay"):  # 1 and 1.0 are one configuration
-            object.__setattr__(self, name, float(getattr(self, name)))
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise ValueError(f"{name} must be a number, got {value!r}")
+            object.__setattr__(self, name, float(value))
         for name in ("image_size", "num_classes", "seed", "epochs", "batch_size", "class_dim"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Integral):
                 raise ValueError(f"{name} must be a whole number, got {value!r}")
             object.__setattr__(self, name, int(value))  # NumPy's own would make another fingerprint
+        for name in ("encoder_sees_y", "zero_init"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
         if self.image_size < 4 or self.image_size % 4:
@@ -72,8 +78,8 @@ class Config:
             raise ValueError(f"class_dim must not be negative, got {self.class_dim}")
         if self.model != "adaln" and (self.class_dim or not self.zero_init):
             raise ValueError(f'class_dim and zero_init belong to the model "adaln", not to "{self.model}"')
-        if self.model in ("mlp", "label-channel") and not self.encoder_sees_y:
-            raise ValueError(f'the encoder of "{self.model}" always sees y: encoder_sees_y must be True')
+        if self.model in ("unconditional", "mlp", "label-channel") and not self.encoder_sees_y:
+            raise ValueError(f'"{self.model}" has no blind encoder: encoder_sees_y must be True')
         if not 0.125 <= self.width <= 64:  # four channels in the narrowest layer, 8192 in the widest
             raise ValueError(f"width must lie in 0.125 .. 64, got {self.width}")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cvae_support.data import Dataset, to_float
 from cvae_support.judge import AnyJudge, features
-from cvae_support.latents import AT_ONCE, class_grid, encode_all, first_per_class
+from cvae_support.latents import AT_ONCE, class_grid, encode_all, first_per_class, noise
 from cvae_support.metrics import (
     active_units,
     aggregate_gap,
@@ -25,10 +25,9 @@ from cvae_support.metrics import (
     nearest_distance,
     precision_recall_density_coverage,
     probe,
-    seeded,
     style_consistency,
 )
-from cvae_support.models import VAE
+from cvae_support.models import VAE, seeded
 
 SAMPLES = 10_000  # as many of every class; never fewer for a number that is reported: the bias grows
 TRAIN = 10_000  # training images, as many of every class, for probes and class Gaussians, and as "real" samples
@@ -194,13 +193,13 @@ def draw_samples(model: VAE, z_train: Tensor, y_train: Tensor, seed: int, class_
     """
     classes = model.config.num_classes
     labels = class_labels(SAMPLES, classes)
-    generator = torch.Generator().manual_seed(seed)
     if class_aware:
+        generator = torch.Generator().manual_seed(seed)
         z = torch.cat(
             [gaussian_samples(z_train[y_train == label], SAMPLES // classes, generator) for label in range(classes)]
         )
     else:
-        z = torch.randn(model.latent_shape(len(labels)), generator=generator)
+        z = noise(model, len(labels), seed)
     return decode(model, z, labels), labels
 
 
@@ -310,8 +309,8 @@ def evaluate(
         progress(f"measuring samples, seed {seed}")
         row = generation(images, labels, data, judge, second, seed)
         if class_aware:
-            z = torch.randn(model.latent_shape(len(labels)), generator=torch.Generator().manual_seed(seed))
-            row["prior_frechet_distance"] = frechet_distance(real.features, features(judge, decode(model, z, labels)))
+            drawn = decode(model, noise(model, len(labels), seed), labels)
+            row["prior_frechet_distance"] = frechet_distance(real.features, features(judge, drawn))
         rows.append(row)
     found = over_seeds(rows) | found
     return {name: short(value) for name, value in (dict.fromkeys(MEASURES) | found).items()}

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from cvae_support.data import Dataset
+from cvae_support.export import FIRST_SEED
 from cvae_support.figures import image_grid, show
 from cvae_support.judge import load_judge
 from cvae_support.latents import blend, class_grid, encode_means, first_per_class, noise
@@ -21,7 +22,6 @@ from cvae_support.models import VAE
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SLIDERS = 6
-SEED = 2  # the z it starts with, which is that of the page
 
 
 def as_png(pixels: Tensor, scale: int) -> bytes:
@@ -41,7 +41,7 @@ class Explorer:
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         if "QUARTO_DOCUMENT_FILE" in os.environ:  # the page has its own, in the browser
             return {"text/markdown": ""}
-        grids = [class_grid(model, 1, SEED, shared=True).squeeze(1) for model in self.models.values()]
+        grids = [class_grid(model, 1, FIRST_SEED, shared=True).squeeze(1) for model in self.models.values()]
         alt = "Every class from one z, a row for each model."
         still = show(image_grid(torch.stack(grids), list(self.models), self.data.classes), alt)
         try:
@@ -62,9 +62,9 @@ class Explorer:
         """The controls and what they draw, as one widget."""
         import ipywidgets as w
 
-        classes, models, judge = self.data.classes, self.models, load_judge()
+        classes, models = self.data.classes, self.models
         device = next(next(iter(models.values())).parameters()).device
-        judge = judge.to(device)
+        judge = load_judge(device=device)
         chosen = first_per_class(self.data.test_labels, 1)
         images, labels = self.data.test_images[chosen], self.data.test_labels[chosen]
         codes = {name: encode_means(model, images, labels) for name, model in models.items()}
@@ -83,7 +83,7 @@ class Explorer:
         tracks = [w.FloatSlider(min=-3, max=3, step=0.1) for _ in range(SLIDERS)]
         picture, original, every = w.Image(width=224), w.Image(width=112), w.Image()
         read, verdicts = w.HTML(), w.HTML()
-        seed, busy = [SEED], [False]
+        seed, busy = [FIRST_SEED], [False]
         edits: dict[int, float] = {}
 
         def latent(name: str) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cvae_support.models import seeded
+
 CHUNK = 1000  # rows of a distance matrix that are held at once
 ACTIVE = 0.01  # variance of the mean above which a latent counts as active
 INK = 0.2  # a pixel above this is part of the garment
@@ -150,13 +152,6 @@ def fit_classifier(net: nn.Module, x: Tensor, y: Tensor, epochs: int, seed: int,
             optimizer.zero_grad()
             schedule.step()
     return net.eval()
-
-
-def seeded(make, seed: int) -> nn.Module:
-    """A network initialized from the seed; the global source of random numbers stays as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs as well
-        return make()
 
 
 def probe(z_train: Tensor, y_train: Tensor, z_test: Tensor, y_test: Tensor) -> dict[str, float]:

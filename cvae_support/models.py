@@ -5,6 +5,7 @@ them; "adaln" modulates every normalization of every residual block; "unconditio
 The two small networks of peers.py wear the same interface.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -217,6 +218,13 @@ class VAE(nn.Module):
         # Drawn on the CPU, so that a seed gives the same z on every device.
         z = torch.randn(self.latent_shape(count), generator=generator).to(device)
         return self.decode(z, self.embed(torch.as_tensor(y, device=device)) if self.conditional else None)
+
+
+def seeded(make: Callable[[], nn.Module], seed: int) -> Any:
+    """A network initialized from the seed; the global source of random numbers stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs as well
+        return make()
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""The folder of a training run: checked before the first step, kept to one process, and what an error leaves in it."""
+"""A training run: on which device, in which folder, kept to one process, and what an error leaves there."""
 
 import sys
 import tempfile
@@ -6,15 +6,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from cvae_support.checkpoints import load_record, save_checkpoint
 from cvae_support.config import Config
 from cvae_support.data import Dataset
+from cvae_support.files import cache_folder
 
 
 class TrainingError(RuntimeError):
     """Training cannot start or go on."""
+
+
+def best_device() -> str:
+    """Where there is a choice: cuda, else mps, else cpu."""
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def run_folder(config: Config, data_checksum: str) -> Path:
+    """Where a local run of this configuration on this data keeps its checkpoints."""
+    return cache_folder() / "runs" / f"{config.name}-{config.fingerprint[:8]}-{data_checksum[:8]}"
 
 
 def check_writable(folder: Path) -> None:
@@ -24,7 +36,9 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise TrainingError(f"no checkpoint can be written in {folder}: {error}. Choose another --folder") from error
+        raise TrainingError(
+            f"no checkpoint can be written in {folder}: {error}. Choose another place: --folder, or CVAE_CACHE"
+        ) from error
 
 
 @contextmanager
@@ -44,6 +58,8 @@ def only_run(folder: Path) -> Iterator[None]:
             raise TrainingError(f"another process is training in {folder}: wait for it, or choose another") from error
         except OSError:
             pass  # a file system that knows no locks
+        for left in folder.glob("*.partial"):  # of a run that was killed while it saved
+            left.unlink(missing_ok=True)
         yield
 
 
@@ -56,7 +72,7 @@ def last_good(last: Path) -> str:
 
 def again(last: Path) -> str:
     """What to do after an interruption."""
-    return "go on with --resume" if last.is_file() else "start again"
+    return "run it again to go on (the command train: with --resume)" if last.is_file() else "start again"
 
 
 def save(path: Path, tensors: dict[str, Tensor], config: Config, data: Dataset, history: list, made_on: str) -> None:

@@ -19,14 +19,14 @@ from cvae_support.checkpoints import (
     differences,
     load_model,
     load_record,
-    local_run,
-    run_folder,
 )
 from cvae_support.config import Config
 from cvae_support.data import Dataset
 from cvae_support.evaluate import evaluate, floors, reconstructions
 from cvae_support.files import write_atomically
 from cvae_support.judge import judge_hashes, load_judge
+from cvae_support.runs import run_folder
+from cvae_support.trained import local_run
 
 RESULTS_FOLDER = Path(__file__).parent / "results"
 SEEDS = (42, 43, 44)
@@ -125,10 +125,13 @@ def collect(arms: dict[str, Config], data: Dataset) -> list[dict[str, Any]]:
     found = []
     for arm, config in runs(arms):
         path = run_folder(config, data.checksum) / "last.json"
+        if not path.is_file():
+            continue  # not begun
         try:
             record = load_record(path)
-        except CheckpointError:
-            continue  # not begun
+        except CheckpointError as error:  # one damaged run does not stop the others
+            print(error)
+            continue
         if not differences(record, config, data.checksum):
             found.append({
                 "arm": arm, "seed": config.seed, "fingerprint": config.fingerprint, "epochs": config.epochs,

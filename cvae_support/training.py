@@ -18,15 +18,15 @@ from lightning_fabric import Fabric
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from cvae_support.checkpoints import CheckpointError, best_device, differences, load_checkpoint
+from cvae_support.checkpoints import CheckpointError, differences, load_checkpoint
 from cvae_support.config import Config
 from cvae_support.cpu import Bf16Convolutions, computes_bf16, keep_freed_memory
 from cvae_support.data import Dataset, to_float
 from cvae_support.gpu import compile_pays, compiled, on_one_gpu, recorded
 from cvae_support.losses import vae_loss
-from cvae_support.models import VAE
+from cvae_support.models import VAE, seeded
 from cvae_support.muon import Muon
-from cvae_support.runs import TrainingError, again, check_writable, last_good, only_run, save
+from cvae_support.runs import TrainingError, again, best_device, check_writable, last_good, only_run, save
 
 WARM_UP = 0.1  # share of a "one-cycle" run in which the rate climbs to its peak
 TEST_BATCH = 500
@@ -175,9 +175,7 @@ def made_on(fabric: Fabric) -> str:
 
 def make_model(config: Config, fabric: Fabric) -> tuple[VAE, VAE | None, torch.optim.Optimizer]:
     """The model at its start, on the device; the running average of its weights, if any; and the optimizer."""
-    with torch.random.fork_rng(devices=[]):  # the seed decides the start, and nothing outside changes
-        torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would seed the GPUs as well
-        net = VAE(config)
+    net = seeded(lambda: VAE(config), config.seed)
     # The faster layout for these convolutions on a CPU, and the one an NVIDIA GPU's matrix units want. On Apple's, many
     # versions of torch are slow in it, or fail (pytorch issues 193349 and 140902).
     layout = torch.preserve_format if fabric.device.type == "mps" else torch.channels_last
@@ -258,12 +256,11 @@ def run_epochs(
     data = data.to(fabric.device)
     step = make_step(config, data, fabric, model, optimizer, average)
     best = average if average is not None else net  # the weights that are tested and kept
-    interrupted = None
     usual, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True  # try which kernels are fastest
     if fabric.is_global_zero and len(history) < config.epochs and (warning := average_lags(config, data)):
         print(warning)
-    with progress_bar(fabric) as progress:
-        try:
+    try:
+        with progress_bar(fabric) as progress:
             for epoch in range(len(history) + 1, config.epochs + 1):
                 start = time.perf_counter()
                 losses = train_epoch(config, data, epoch, fabric, step, progress)
@@ -284,17 +281,15 @@ def run_epochs(
                         f"{row['images_per_second']:.0f} images/s",
                         soft_wrap=True,
                     )
-        except KeyboardInterrupt as error:
-            interrupted = error
-        finally:
-            torch.backends.cudnn.benchmark = usual
-    if interrupted:
+        if fabric.is_global_zero:
+            save(folder / "final.json", best.state_dict(), config, data, history, made_on(fabric))
+            print(f"weights: {folder / 'final.json'}")
+    except KeyboardInterrupt:  # said when the progress bar is closed, which would draw over it
         if fabric.is_global_zero:
             print(f"Stopped; {last_good(last)}: {again(last)}.")
-        raise interrupted
-    if fabric.is_global_zero:
-        save(folder / "final.json", best.state_dict(), config, data, history, made_on(fabric))
-        print(f"weights: {folder / 'final.json'}")
+        raise
+    finally:
+        torch.backends.cudnn.benchmark = usual
     fabric.barrier()
 
 

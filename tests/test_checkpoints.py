@@ -13,11 +13,11 @@ from cvae_support.checkpoints import (
     differences,
     load_checkpoint,
     load_model,
-    load_or_train,
     save_checkpoint,
     write_atomically,
 )
 from cvae_support.models import VAE
+from cvae_support.trained import load_or_train
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_a_field_added_later_leaves_old_checkpoints_valid(saved):
 
 def test_load_or_train_prefers_shipped_then_local_then_trains(few, config, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CVAE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(checkpoints, "SHIPPED_FOLDER", tmp_path / "shipped")
+    monkeypatch.setattr("cvae_support.trained.SHIPPED_FOLDER", tmp_path / "shipped")
     wanted = config(epochs=1)
 
     trained, _ = load_or_train(wanted, few)
@@ -186,7 +186,7 @@ def test_load_or_train_prefers_shipped_then_local_then_trains(few, config, tmp_p
 
 def test_another_configuration_never_gets_the_shipped_weights(few, config, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CVAE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(checkpoints, "SHIPPED_FOLDER", tmp_path / "shipped")
+    monkeypatch.setattr("cvae_support.trained.SHIPPED_FOLDER", tmp_path / "shipped")
     shipped, wanted = config(epochs=1), config(epochs=1, seed=7)
     path, made_from = tmp_path / "shipped" / f"{shipped.name}.json", dict(data=few.checksum, classes=few.classes)
     save_checkpoint(path, VAE(shipped).state_dict(), shipped, **made_from, history=[])
@@ -194,3 +194,15 @@ def test_another_configuration_never_gets_the_shipped_weights(few, config, tmp_p
     printed = capsys.readouterr().out
     assert "seed is 42 there, 7 asked for" in printed and "training 1 epochs" in printed
     assert record["config"]["seed"] == 7
+
+
+def test_weights_of_another_run_that_are_damaged_stop_nobody(few, config, tmp_path, monkeypatch):
+    monkeypatch.setenv("CVAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("cvae_support.trained.SHIPPED_FOLDER", tmp_path / "shipped")
+    shipped = config(epochs=1)
+    path, made_from = tmp_path / "shipped" / f"{shipped.name}.json", dict(data=few.checksum, classes=few.classes)
+    save_checkpoint(path, VAE(shipped).state_dict(), shipped, **made_from, history=[])
+    tensors_file(path).write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    assert load_or_train(config(epochs=1, seed=7), few)[1]["config"]["seed"] == 7
+    with pytest.raises(CheckpointError, match="truncated or altered"):
+        load_or_train(shipped, few)

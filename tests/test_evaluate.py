@@ -31,10 +31,9 @@ from cvae_support.metrics import (
     frechet_distance,
     kernel_distance,
     precision_recall_density_coverage,
-    seeded,
     style_consistency,
 )
-from cvae_support.models import VAE
+from cvae_support.models import VAE, seeded
 
 STYLE_PARTS = {"style_ink", "style_height", "style_width", "style_brightness"}
 LISTS = {"conditional_accuracy_per_class", "kl_per_dimension"}

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from cvae_support.data import CLASSES
-from cvae_support.explore import SEED, SLIDERS, WIDGET, Explorer
-from cvae_support.export import shipped
+from cvae_support.explore import SLIDERS, WIDGET, Explorer
+from cvae_support.export import FIRST_SEED, shipped
 from cvae_support.judge import load_judge
 
 
@@ -63,7 +63,7 @@ def test_the_widgets_draw_what_the_models_draw(explorer, data, monkeypatch):
         ends = adaln.embed(torch.tensor([a, b]))
         return (adaln.decode(z, torch.lerp(ends[:1], ends[1:], amount)) * 255).round().flatten()
 
-    z = torch.randn(1, 1, 7, 7, generator=torch.Generator().manual_seed(SEED))
+    z = torch.randn(1, 1, 7, 7, generator=torch.Generator().manual_seed(FIRST_SEED))
     assert (shown() - drawn(z, 7, 9, 0)).abs().max() <= 1
     start.value, end.value, share.value = 1, 3, 50
     assert (shown() - drawn(z, 1, 3, 0.5)).abs().max() <= 1
@@ -84,7 +84,7 @@ def test_the_widgets_draw_what_the_models_draw(explorer, data, monkeypatch):
     wrong = [f"{CLASSES[i]} as {CLASSES[j]}" for i, j in enumerate(seen.tolist()) if i != j]
     assert wrong and f"adaLN: {', '.join(wrong)}." in verdicts.value
     shuffle.click()
-    z = torch.randn(1, 1, 7, 7, generator=torch.Generator().manual_seed(SEED + 1))
+    z = torch.randn(1, 1, 7, 7, generator=torch.Generator().manual_seed(FIRST_SEED + 1))
     assert source.label == "noise" and (shown() - drawn(z, 9, 3, 0)).abs().max() <= 1
     before = shown()
     model.value = "spatial"

@@ -30,12 +30,12 @@ from cvae_support.checkpoints import (
     CheckpointError,
     load_checkpoint,
     load_model,
-    load_or_train,
     save_checkpoint,
     save_tensors,
 )
 from cvae_support.data import CLASSES, DataError, load_dataset, load_fashion_mnist, write_atomically
 from cvae_support.models import VAE
+from cvae_support.trained import load_or_train
 from cvae_support.training import TrainingError, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -185,7 +185,7 @@ def test_nothing_here_reads_or_is_a_pickle():
 @pytest.mark.parametrize("path", sorted(SHIPPED_FOLDER.glob("*.json")), ids=lambda path: path.stem)
 def test_what_ships_is_refused_with_one_bit_flipped(path, where, tmp_path, monkeypatch):
     config = load_model(path)[0].config
-    monkeypatch.setattr(checkpoints, "SHIPPED_FOLDER", tmp_path)
+    monkeypatch.setattr("cvae_support.trained.SHIPPED_FOLDER", tmp_path)
     for file in (path, tensors_file(path)):
         shutil.copy(file, tmp_path)
     altered = tmp_path / (path.name if where == "record" else tensors_file(path).name)
@@ -485,7 +485,7 @@ def test_a_checkout_that_cannot_be_written(data, tmp_path):
             checkout.chmod(0o755)
     assert done.stdout.endswith("[0, 0, 1]\n"), done.stderr
     assert "could not be cached" in done.stderr
-    assert "error: no checkpoint can be written in" in done.stderr and "Choose another --folder" in done.stderr
+    assert "error: no checkpoint can be written in" in done.stderr and "Choose another place: --folder" in done.stderr
 
 
 @posix
@@ -521,10 +521,10 @@ def test_a_path_with_characters_of_all_kinds(small, few, config, tmp_path, monke
     monkeypatch.setenv("CVAE_CACHE", str(folder / "cache"))
     load_fashion_mnist()
     assert data_module.find_files()[1] == "cache"
-    monkeypatch.setattr(checkpoints, "SHIPPED_FOLDER", folder)
+    monkeypatch.setattr("cvae_support.trained.SHIPPED_FOLDER", folder)
     model, _ = load_or_train(config(epochs=1), few)
     picture = folder / "s.png"
-    weights = checkpoints.run_folder(model.config, few.checksum) / "final.json"
+    weights = runs.run_folder(model.config, few.checksum) / "final.json"
     assert main(["sample", str(weights), "--class=Bag", f"--out={picture}"]) == 0 and picture.is_file()
     np.savez(folder / "other.npz", **test_data.made_up())
     assert len(load_dataset(folder / "other.npz").test_images) == 5

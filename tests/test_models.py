@@ -183,6 +183,10 @@ def test_bad_input_is_named(call, message):
         (dict(width=0.05), "width must lie in 0.125 .. 64"),
         (dict(epochs=0), "epochs must be positive"),
         (dict(epochs=20.0), "epochs must be a whole number, got 20.0"),
+        (dict(width="wide"), "width must be a number, got 'wide'"),
+        (dict(width=True), "width must be a number, got True"),
+        (dict(encoder_sees_y="no"), "encoder_sees_y must be True or False, got 'no'"),
+        (dict(model="unconditional", encoder_sees_y=False), "no blind encoder"),
         (dict(batch_size="32"), "batch_size must be a whole number, got '32'"),
         (dict(seed=True), "seed must be a whole number, got True"),
         (dict(kl_weight=-1), "kl_weight"),
@@ -190,7 +194,7 @@ def test_bad_input_is_named(call, message):
         (dict(class_dim=4), "belong to the model"),
         (dict(zero_init=False), "belong to the model"),
         (dict(model="adaln", class_dim=-1), "class_dim must not be negative"),
-        (dict(model="mlp", encoder_sees_y=False), "always sees y"),
+        (dict(model="mlp", encoder_sees_y=False), "no blind encoder"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused(changes, message):
@@ -199,7 +203,7 @@ def test_a_configuration_that_cannot_work_is_refused(changes, message):
 
 
 def test_a_whole_number_of_numpys_is_one():
-    assert Config(epochs=np.int64(3)).fingerprint == Config(epochs=3).fingerprint
+    assert Config(epochs=np.int64(3), width=np.float32(0.5)) == Config(epochs=3, width=0.5)
 
 
 def test_a_recipe_fills_in_what_is_left_out_and_nothing_else():

@@ -218,12 +218,16 @@ def test_first_cell_says_when_it_cannot_clone(sample, tmp_path):
     assert "Set CVAE_REPOSITORY to an address that works" in done.stderr
 
 
-def test_first_cell_in_a_checkout_takes_what_lies_there(sample, tmp_path):
-    """As in an unpacked archive, opened in an editor: nothing is cloned."""
+@pytest.mark.parametrize("place", ["posts/one", "."])
+def test_first_cell_in_a_checkout_takes_what_lies_there(sample, tmp_path, place):
+    """As in an unpacked archive, opened in an editor: nothing is cloned.
+
+    At its top the bare folder can be imported, and what it needs cannot.
+    """
     code = sources(sample, "code")[0].split("from IPython")[0]
-    here = tmp_path / "posts" / "one"
+    here = tmp_path / place
     for folder in (here, tmp_path / "cvae_support"):
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
     (tmp_path / "cvae_support" / "__init__.py").touch()
     played = "import subprocess\nsubprocess.run = lambda command, **_: print(*command)\n"
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "CVAE_REPOSITORY")}
@@ -231,7 +235,8 @@ def test_first_cell_in_a_checkout_takes_what_lies_there(sample, tmp_path):
 
     def commands(**more):
         done = subprocess.run(command, cwd=here, env=environment | more, capture_output=True, text=True)
-        assert "restart it and run this again" in done.stderr  # for nothing was really installed
+        # Nothing was really installed; at the top the folder itself can be imported.
+        assert "restart it and run this again" in done.stderr or place == "."
         return done.stdout.splitlines()
 
     ran = commands()
@@ -434,6 +439,9 @@ def test_pipes_in_tables(convert):
         ("{{< video https://example.org >}}", "the shortcode video has no meaning"),
         ("{{< var lost.key >}}", "var lost.key"),
         ("{{< include _lost.qmd >}}", "_lost.qmd, does not exist"),
+        ("{{< include >}}", "doc.qmd:6: include names no file"),
+        ("{{< >}}", "has no meaning"),
+        ('::: {.content-visible unless-format="pdf"}\ntext\n:::', "doc.qmd:6: unless-format is not supported"),
         ("Value `{python} 1 +`.", "is not an expression"),
         ("## H {#sec-a}\n\n## H {#sec-a}", "two things are called sec-a"),
         ("- list\n\n  ```{python}\n  1\n  ```", "must not stand in a list"),
@@ -448,6 +456,29 @@ def test_errors_say_what_and_where(convert, body, message):
     with pytest.raises(NotebookError) as error:
         convert(body)
     assert message in str(error.value) and "doc.qmd" in str(error.value)
+
+
+def test_front_matter_that_is_plain_text(convert):
+    with pytest.raises(NotebookError, match="doc.qmd: the front matter must read"):
+        convert("text", front="plain text\n")
+
+
+def test_captions_and_titles_may_look_like_numbers(convert):
+    one, two = "#| fig-cap: 3\n1", "#| code-summary: 2026\n#| echo: false\n2"
+    notebook = convert(f"```{{python}}\n{one}\n```\n\n```{{python}}\n{two}\n```")
+    assert sources(notebook, "code")[1:] == ["1", "# @title 2026\n2"] and sources(notebook, "markdown")[-1] == "3"
+
+
+def test_nothing_of_a_solution_is_shown_before_it_is_asked_for(convert):
+    """Neither what stands before its code nor what stands behind it."""
+    body = '::: {.callout-tip collapse="true" title="Solution"}\n%s```{python}\n1\n```\n\nSecret.\n:::'
+    for before in ("", "Secret.\n\n"):
+        notebook = convert(body % before)
+        texts = [cell.source for cell in notebook.cells if "Secret." in cell.source]
+        assert len(texts) == (2 if before else 1)
+        assert all(text.startswith("<details>\n<summary>Solution</summary>") for text in texts)
+        assert all(text.strip().endswith("</details>") for text in texts)
+        assert "".join(sources(notebook, "markdown")).count("<details>") == len(texts)  # and no empty one
 
 
 def test_citation_without_bibliography(convert):

@@ -38,7 +38,7 @@ def configs(draw) -> Config:
         width=draw(st.sampled_from([0.125, 0.25, 1, 1.0, 1.5])),
         image_size=draw(st.sampled_from([4, 8, 12, 28])),
         num_classes=draw(st.integers(1, 12)),
-        encoder_sees_y=model in ("mlp", "label-channel") or draw(st.booleans()),
+        encoder_sees_y=model in ("unconditional", "mlp", "label-channel") or draw(st.booleans()),
         kl_weight=draw(st.floats(0, 10) | st.integers(0, 3)),
         seed=draw(st.integers(0, 2**31)),
         recipe=draw(st.sampled_from(list(RECIPES))),

@@ -43,6 +43,15 @@ def test_the_study_trains_what_is_missing_and_only_that(small_study, monkeypatch
     assert read("study") == found
 
 
+def test_a_damaged_run_is_named_and_stops_no_other(small_study, capsys):
+    study.study(small_study)
+    damaged = study.run_folder(Config(**vars(study.ARMS["one"]) | {"seed": 1}), small_study.checksum) / "last.json"
+    damaged.write_text(damaged.read_text()[:-40])
+    found = study.collect(study.ARMS, small_study)
+    assert {(run["arm"], run["seed"]) for run in found} == {("one", 2), ("two", 1), ("two", 2)}
+    assert f"{damaged} is not a checkpoint" in capsys.readouterr().out
+
+
 def test_what_is_trained_is_measured_and_only_once(small_study, monkeypatch):
     study.study(small_study)
     assert [run["measures"]["seed_seen"] for run in read("measures")] == [run["seed"] for run in read("measures")]

@@ -22,13 +22,13 @@ from cvae_support import gpu, study, training
 from cvae_support.checkpoints import (
     SHIPPED_FOLDER,
     CheckpointError,
-    best_device,
     load_checkpoint,
     load_model,
     load_record,
 )
 from cvae_support.config import RECIPES, Config
 from cvae_support.models import VAE
+from cvae_support.runs import best_device
 from cvae_support.training import TrainingError, learning_rate, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -280,7 +280,9 @@ def test_a_last_step_that_ruins_the_weights_does_not_replace_a_good_checkpoint(f
     assert not (tmp_path / "final.json").exists()
 
 
-@pytest.mark.parametrize(("stopped_in", "advice"), [(1, "start again"), (2, "go on with --resume")])
+@pytest.mark.parametrize(
+    ("stopped_in", "advice"), [(1, "start again"), (2, "run it again to go on (the command train: with --resume)")]
+)
 def test_what_is_advised_after_an_interruption_is_possible(
     few, config, tmp_path, monkeypatch, capsys, stopped_in, advice
 ):
@@ -316,14 +318,16 @@ def test_a_full_disk_stops_with_the_older_checkpoint_whole(few, config, tmp_path
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     monkeypatch.undo()
     assert not list((tmp_path / "run").glob("*.partial"))
+    (tmp_path / "run" / "last.json.123.partial").touch()  # a run that is killed while it saves leaves such a file
     resumed = train(config(epochs=3), few, tmp_path / "run", resume=True)
     assert losses(resumed) == losses(train(config(epochs=3), few, tmp_path / "whole"))
+    assert not list((tmp_path / "run").glob("*.partial"))
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_training(few, config, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setattr(training, "train_epoch", lambda *_: pytest.fail("trained"))
-    with pytest.raises(TrainingError, match="no checkpoint can be written in .*file.*Choose another --folder"):
+    with pytest.raises(TrainingError, match="no checkpoint can be written in .*file.*Choose another place: --folder"):
         train(config(), few, tmp_path / "file" / "run")
 
 

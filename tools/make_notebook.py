@@ -3,7 +3,7 @@
     python tools/make_notebook.py [--check] [QMD ...]     # default: every posts/*/*.qmd
 
 Pandoc reads the prose and writes it again as plain Markdown; the modules of tools/qmd only decide what becomes of each
-thing Pandoc found. The steps, each a module there (source, numbers, references, markdown, cells):
+thing Pandoc found. The steps, each a module there (source, parts and numbers, references, markdown, cells):
 
  1. read      includes, variables and front matter are resolved; each code cell is set aside for a placeholder
  2. number    site-only parts go; figures, tables, equations and headings get their numbers; divs are flattened
@@ -23,7 +23,8 @@ import nbformat
 
 from qmd.cells import Cells, authors, bootstrap, computed_values, date_of, title_text
 from qmd.markdown import clean
-from qmd.numbers import Numberer, for_the_notebook_only, notebook_part
+from qmd.numbers import Numberer
+from qmd.parts import for_the_notebook_only, notebook_part
 from qmd.references import cite, references, resolve_references
 from qmd.source import parse, read_post
 from qmd.trees import NotebookError, rewrite

@@ -23,8 +23,6 @@ from cvae_support.checkpoints import (
     load_checkpoint,
     load_model,
     load_record,
-    local_run,
-    run_folder,
     save_checkpoint,
     versions,
 )
@@ -32,7 +30,9 @@ from cvae_support.config import RECIPES, Config
 from cvae_support.data import Dataset, load_fashion_mnist
 from cvae_support.latents import class_grid, first_per_class, latent_map, reconstruct
 from cvae_support.models import VAE, count_parameters
+from cvae_support.runs import run_folder
 from cvae_support.study import FULL, FULL_WIDTH, SEEDS, losses, read
+from cvae_support.trained import local_run
 from overview_sprite import draw_sprite
 
 MAPPED = 300  # test images of each class in the t-SNE maps that ship

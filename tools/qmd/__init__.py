@@ -1,1 +1,1 @@
-"""What becomes of a post in a notebook, step by step: source, numbers, references, markdown, cells."""
+"""What becomes of a post in a notebook, step by step: source, parts, numbers, references, markdown, cells."""

@@ -10,9 +10,8 @@ from typing import Any
 import tomllib
 
 from qmd.markdown import write_markdown
-from qmd.numbers import FOLD
 from qmd.source import CodeCell, Post, is_cell
-from qmd.trees import Node, NotebookError, attributes, find, node, rewrite
+from qmd.trees import FOLD, Node, NotebookError, attributes, find, node, rewrite
 
 COMPUTED_TITLE = "Text with computed numbers"
 IMPORT_NAMES = {"scikit-learn": "sklearn", "pyyaml": "yaml", "pillow": "PIL"}  # where - to _ is not enough
@@ -86,10 +85,10 @@ def code_cell(post: Post, cell: CodeCell, folded: bool) -> tuple[str, dict[str, 
     echo = options.get("echo", True) and options.get("include", True)
     if echo and not folded:
         return cell.code, {"cvae": notes} if notes else {}
-    title = options.get("code-summary") or options.get("fig-cap") or options.get("tbl-cap")
+    title = str(options.get("code-summary") or options.get("fig-cap") or options.get("tbl-cap") or "")
     if not title or re.search(r"[@$\[{*`]", title):  # a form's title is plain text
         title = options.get("label", "Code")
-    title = " ".join(str(title).split())
+    title = " ".join(title.split())
     metadata = hidden()
     metadata["cvae"] = notes if echo else metadata["cvae"] | notes
     return f"# @title {title}\n{cell.code}", metadata
@@ -124,9 +123,8 @@ def bootstrap(post: Post, imports_markdown: bool) -> str:
         raise NotebookError("_quarto.yml: website: repo-url is missing; the notebook's first cell clones from there")
     with open(Path(__file__).parents[2] / "pyproject.toml", "rb") as file:
         dependencies = tomllib.load(file)["project"].get("dependencies", [])
-    needed = {re.match(r"[A-Za-z0-9._-]+", d)[0]: "" for d in dependencies}
-    needed = {name: IMPORT_NAMES.get(name.lower(), name.replace("-", "_")) for name in needed}
-    table = "\n".join(f'    "{name}": "{module}",' for name, module in needed.items())
+    names = [re.match(r"[A-Za-z0-9._-]+", dependency)[0] for dependency in dependencies]
+    table = "\n".join(f'    "{n}": "{IMPORT_NAMES.get(n.lower(), n.replace("-", "_"))}",' for n in names)
     text = (Path(__file__).parent / "first_cell.py").read_text(encoding="utf-8").rstrip("\n")
     text = text.replace("<address>", address).replace("dict[str, str]()", f"{{\n{table}\n}}")
     return text + (MARKDOWN_IMPORT if imports_markdown else "")

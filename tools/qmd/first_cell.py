@@ -22,19 +22,19 @@ def run(aim, *command, hint=""):
         raise RuntimeError(f"could not {aim}: {(error.stderr or error.stdout).strip()} {hint}") from None
 
 
-if find_spec("cvae_support"):
+# Only what is not there: a second torch would take minutes and might not fit the machine's driver.
+missing = [name for name, module in NEEDED.items() if not find_spec(module)]
+if find_spec("cvae_support") and not missing:
     print("cvae_support is installed: nothing to do.")
 else:
     # Opened in a clone or an unpacked archive, it takes what lies there. Else a clone, always a new one: whole.
-    around = () if "CVAE_REPOSITORY" in os.environ else Path.cwd().parents
+    around = () if "CVAE_REPOSITORY" in os.environ else (Path.cwd(), *Path.cwd().parents)
     checkout = next((path for path in around if (path / "cvae_support" / "__init__.py").is_file()), None)
     source = checkout or Path(tempfile.mkdtemp()) / "cvae-tutorial"
     if not checkout:
         hint = "\nSet CVAE_REPOSITORY to an address that works."
         run(f"clone {REPOSITORY}", "git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(source), hint=hint)
     pip = (sys.executable, "-m", "pip", "install", "--quiet")
-    # Only what is not there: a second torch would take minutes and might not fit the machine's driver.
-    missing = [name for name, module in NEEDED.items() if not find_spec(module)]
     if missing:
         run(f"install {', '.join(missing)}", *pip, *missing)
     # With a setuptools at hand that can make wheels, the build need not fetch one.

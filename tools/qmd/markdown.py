@@ -5,10 +5,9 @@ import json
 import re
 from typing import Any
 
-from qmd.numbers import FOLD
 from qmd.pictures import image_tag
 from qmd.source import Post, is_cell
-from qmd.trees import Node, NotebookError, attributes, node, pandoc, rewrite
+from qmd.trees import FOLD, Node, NotebookError, attributes, node, pandoc, rewrite
 
 MARKDOWN = "gfm+tex_math_dollars-tex_math_gfm-footnotes"  # what both JupyterLab and Colab read
 # What must not be left in a notebook's text: name -> pattern.
@@ -91,18 +90,11 @@ def write_markdown(post: Post, blocks: list[Node]) -> str:
     return written(blocks)
 
 
-def site_syntax(markdown: str) -> list[tuple[str, str]]:
-    """What of the site's syntax is left in a text: (name, the line it's in)."""
-    found = []
-    for name, pattern in SITE_SYNTAX.items():
-        for match in re.finditer(pattern, markdown, re.MULTILINE):
-            line = markdown[markdown.rfind("\n", 0, match.start()) + 1 :].split("\n")[0]
-            found.append((name, line[:120]))
-    return found
-
-
 def check_clean(post: Post, markdown: str) -> None:
+    """Raise NotebookError where something of the site's syntax is left in a text."""
     if left := re.search(r"\\?\{\\?\{\\?<\s*(\S+)", markdown):
         raise NotebookError(f"{post.where('{{< ' + left[1])}: the shortcode {left[1]} has no meaning in a notebook")
-    for name, line in site_syntax(markdown):
-        raise NotebookError(f"{post.path.name}: could not resolve a {name} in: {line}")
+    for name, pattern in SITE_SYNTAX.items():
+        if match := re.search(pattern, markdown, re.MULTILINE):
+            line = markdown[markdown.rfind("\n", 0, match.start()) + 1 :].split("\n")[0]
+            raise NotebookError(f"{post.path.name}: could not resolve a {name} in: {line[:120]}")

@@ -1,4 +1,4 @@
-"""Step 2: site-only parts go; figures, tables, equations and headings get their numbers; divs are flattened."""
+"""Step 2b: figures, tables, equations and headings get their numbers; divs are flattened."""
 
 import copy
 import json
@@ -9,6 +9,7 @@ from typing import Any
 from qmd.pictures import image_tag
 from qmd.source import Post, is_cell
 from qmd.trees import (
+    FOLD,
     KINDS,
     Node,
     NotebookError,
@@ -24,55 +25,6 @@ from qmd.trees import (
 )
 
 CALLOUTS = ("note", "tip", "warning", "important", "caution")
-FOLD = "cvae-fold"  # the class of what a reader has to ask for
-
-
-def formats_match(condition: str) -> bool:
-    """Whether a Quarto format name means the notebook."""
-    return condition in ("ipynb", "jupyter")
-
-
-def for_the_site_only(item: Node) -> bool:
-    """A div or span that Quarto would not put in a notebook either."""
-    _, classes, pairs = attributes(item)
-    conditions = [formats_match(pairs[k]) for k in ("when-format",) if k in pairs]
-    conditions += [not formats_match(pairs[k]) for k in ("unless-format",) if k in pairs]
-    if "content-visible" in classes:
-        return not all(conditions)
-    return "content-hidden" in classes and all(conditions)
-
-
-def for_the_notebook_only(item: Node) -> bool:
-    """A div that Quarto would show in a notebook and nowhere else."""
-    if item["t"] != "Div":
-        return False
-    _, classes, pairs = attributes(item)
-    return "content-visible" in classes and formats_match(pairs.get("when-format", ""))
-
-
-def notebook_part(post: Post, tree: Any, raw: bool = False) -> Any:
-    """The tree without what is for the site only. Raw HTML blocks stay where they're marked as for notebooks."""
-
-    def change(item: Node) -> list[Node] | None:
-        if item["t"] in ("Div", "Span"):
-            if for_the_site_only(item):
-                return []
-            marked = "content-visible" in attributes(item)[1]
-            attr, content = item["c"]
-            return [node(item["t"], [attr, notebook_part(post, content, raw or marked)])]
-        if item["t"] == "Image" and "dark-content" in attributes(item)[1]:
-            return []  # the second of a light and dark pair
-        if item["t"] in ("RawBlock", "RawInline"):
-            language, text = item["c"]
-            if language != "html" or text.startswith("<!--"):
-                return []
-            if item["t"] == "RawBlock" and not raw:
-                return []
-            if re.match(r"</?(script|style|link|iframe)\b", text) and not raw:
-                return []
-        return None
-
-    return rewrite(tree, change)
 
 
 class Numberer:
@@ -83,9 +35,7 @@ class Numberer:
         self.counts: Counter[str] = Counter()
         self.section: list[int] = []
         self.top = min((h["c"][0] for h in find(blocks, "Header")), default=1)
-        formats = post.meta.get("format") or {}
-        html_options = formats.get("html") if isinstance(formats, dict) else None
-        self.sections_numbered = post.meta.get("number-sections", (html_options or {}).get("number-sections", True))
+        self.sections_numbered = post.meta.get("number-sections", True)
 
     def name(self, identifier: str, number: str = "") -> str:
         """The next number of the identifier's kind; remembers it for references."""
@@ -212,7 +162,9 @@ class Numberer:
             else:
                 pieces.append(node("BlockQuote", [block]))
         if pairs.get("collapse") == "true" and not find(start, "Math"):
-            pieces[0] = node("Div", [["", [FOLD], [["title", plain_text(title or start)]]], pieces[0]["c"][1:]])
+            pieces[0]["c"].pop(0)  # the title stands in the summary
+            attr = ["", [FOLD], [["title", plain_text(title or start)]]]
+            pieces = [node("Div", [attr, p["c"]]) if p["t"] == "BlockQuote" else p for p in pieces if p["c"]]
             for cell in filter(is_cell, pieces):
                 attributes(cell)[1].append(FOLD)
         # In a quotation each line starts with >, which notebooks would take for a part of the formula.

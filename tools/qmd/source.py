@@ -92,6 +92,8 @@ def split_front_matter(text: str, name: str) -> tuple[dict[str, Any], str, int]:
         front = yaml.safe_load("\n".join(lines[1:end])) or {}
     except yaml.YAMLError as error:
         raise NotebookError(f"{name}: the front matter is not valid YAML: {error}") from error
+    if not isinstance(front, dict):
+        raise NotebookError(f"{name}: the front matter must read `key: value`")
     return front, "\n".join(lines[end + 1 :]), end + 1
 
 
@@ -117,8 +119,10 @@ def inline(post: Post, text: str, file: Path, skipped: int, root: Path, depth: i
             post.places.append(place)
             continue
         shortcode = SHORTCODE.fullmatch(line.strip())
-        if shortcode and shortcode[1].split()[0] == "include":
-            name = shortcode[1].split(maxsplit=1)[1].strip("\"'")
+        command, _, argument = shortcode[1].partition(" ") if shortcode else ("", "", "")
+        if command == "include":
+            if not (name := argument.strip().strip("\"'")):
+                raise NotebookError(f"{place}: include names no file")
             included = root / name.lstrip("/") if name.startswith("/") else file.parent / name
             if not included.is_file():
                 raise NotebookError(f"{place}: the file to include, {name}, does not exist")
@@ -170,8 +174,9 @@ def set_cells_aside(post: Post) -> str:
         caption = cell.options.get("tbl-cap" if label.startswith("tbl-") else "fig-cap")
         if isinstance(caption, list):
             raise NotebookError(f"{place}: one caption a cell, please; sub-figures are not supported")
+        caption = str(caption) if caption else ""
         if kind_of(label) in ("fig", "tbl"):
-            block = ["", f"::: {{#{label}}}", *block, *(caption or "").split("\n"), "", ":::", ""]
+            block = ["", f"::: {{#{label}}}", *block, *caption.split("\n"), "", ":::", ""]
         elif caption:
             block += ["::: {.cvae-caption}", *caption.split("\n"), ":::", ""]
         lines[start:end] = block

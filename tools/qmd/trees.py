@@ -11,6 +11,9 @@ Node = dict[str, Any]
 KINDS = {"fig": "Figure", "tbl": "Table", "sec": "Section", "eq": "Equation"}
 
 
+FOLD = "cvae-fold"  # the class of what a reader has to ask for
+
+
 class NotebookError(Exception):
     """The source holds something that cannot be brought into a notebook."""
 
