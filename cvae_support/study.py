@@ -105,11 +105,12 @@ ARMS = {
     **MUON_SEARCH,
     "fast, 20 epochs": replace(FAST, epochs=20),  # like those with Muon, a fifth of what "plain" takes
     "plain": Config("spatial", width=0.25, recipe="plain"),
+    "adaLN, plain": Config("adaln", width=0.25, recipe="plain"),
 }
 
 
 # Long runs that only give a direction.
-ONE_SEED = ("muon, 20 epochs, rate 0.01", "muon, 20 epochs, batch 16")
+ONE_SEED = ("muon, 20 epochs, rate 0.01", "muon, 20 epochs, batch 16", "adaLN, plain")
 
 
 def runs(arms: dict[str, Config]) -> Iterator[tuple[str, Config]]:

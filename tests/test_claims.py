@@ -111,6 +111,17 @@ def test_muon_keeps_more_of_the_lead(study):
     assert f"where the plain recipe's {level} do" in changes
 
 
+def test_adaln_by_plain_stays_above_muon(study):
+    """fig-recipes: 'adaLN by plain (one seed) ends at ..., above each of muon's.'; and TRAINING.md"""
+    (plain,), muon = curves(study, "adaLN, plain"), at_epoch(study, "adaLN, 20 epochs")
+    assert len(plain) == ARMS["adaLN, plain"].epochs == 100 and len(muon) == 3
+    assert min(plain[-10:]) > max(muon)
+    spatial = curve(study, "plain", 42)[-1]
+    said = f"is at {plain[-1]:.5f} after 100 epochs, above all three of `muon` after 20"
+    said += f" ({min(muon):.5f} to {max(muon):.5f}), and below the spatial model of that seed ({spatial:.5f})"
+    assert plain[-1] < spatial and said in training_text()
+
+
 def test_runs_of_muon_differ_by_more_than_those_of_plain(study):
     """fig-recipes: 'But its runs differ more'; and TRAINING.md, on the search over 20 epochs"""
     muon = [curve(study, "spatial, 20 epochs", seed)[-1] for seed in SEEDS]
@@ -291,7 +302,7 @@ def test_the_recipes_are_as_the_texts_say():
     assert f"| none | decay {fast['ema_decay']} | decay {muon['ema_decay']} |" in text
     assert [Config(recipe=recipe).optimizer for recipe in RECIPES] == ["Adam", "Adam", "Muon"]
     assert "| optimizer | Adam | Adam | Muon |" in text
-    assert f"(in batches of {FULL.batch_size} at a peak of {FULL.learning_rate}, which suit a GPU" in page
+    assert f"(in batches of {FULL.batch_size} at a peak of {FULL.learning_rate}; not tuned)" in page
     assert "({}, {} and {} channels)".format(*FULL.channels) in page
     flags = f"--batch-size {FULL.batch_size} --learning-rate {FULL.learning_rate} --ema-decay {FULL.ema_decay}"
     assert f"`{flags}`" in text
