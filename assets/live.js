@@ -354,6 +354,7 @@ const start = (root) => {
     let worker, shown;
     const failed = (message) => {
       worker?.terminate();
+      delete root.live;
       if (shown) {
         shown.replaceWith(still, note);
         shown = null;
