@@ -112,7 +112,7 @@ def test_muon_keeps_more_of_the_lead(study):
 
 
 def test_adaln_by_plain_stays_above_muon(study):
-    """fig-recipes: 'adaLN by plain (one seed) ends at ..., above each of muon's.'; and TRAINING.md"""
+    """fig-recipes: 'adaLN by plain (one seed) ends at ..., above each of its muon runs.'; and TRAINING.md"""
     (plain,), muon = curves(study, "adaLN, plain"), at_epoch(study, "adaLN, 20 epochs")
     assert len(plain) == ARMS["adaLN, plain"].epochs == 100 and len(muon) == 3
     assert min(plain[-10:]) > max(muon)
