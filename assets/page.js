@@ -22,6 +22,13 @@ document.addEventListener("DOMContentLoaded", () => {
     });
   });
 
+  // Quarto's "Show All Code" knows its own cells only; this reaches those inside figures and the package's source, too.
+  for (const [id, open] of [["quarto-show-all-code", true], ["quarto-hide-all-code", false]]) {
+    document.getElementById(id)?.addEventListener("click", () => {
+      document.querySelectorAll("main details").forEach((fold) => { fold.open = open; });
+    });
+  }
+
   // Quarto's search box comes without a name.
   const name = (selector, label) => document.querySelector(selector)?.setAttribute("aria-label", label);
   name(".aa-Autocomplete", "Search");

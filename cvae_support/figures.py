@@ -66,6 +66,9 @@ def show(figure: go.Figure, alt: str) -> Shown:
 
 def finish(figure: go.Figure, height: int, aspect: float | None = None) -> go.Figure:
     """The look all figures share. aspect (height / width of the plot area) lets the page keep pixels square."""
+    for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
+        if axis.title.text:
+            axis.title.standoff = 6  # pixels: close to the numbers it belongs to
     figure.update_layout(
         template="none",  # Plotly's own would add 7 KB to every figure
         height=height,
@@ -96,7 +99,7 @@ def image_grid(images: Tensor, rows: Sequence[str], columns: Sequence[str], colu
         raise ValueError(f"{len(rows)} rows and {len(columns)} columns named, images of shape {tuple(images.shape)}")
     images = images.detach().cpu().clamp(0, 1)  # one range for all: contrasts can be compared
     cell = images.shape[-1] + GAP
-    grey = (images * 23).round().mul(255 / 23).round().to(torch.uint8)  # the eye asks for no more than 24 greys here
+    grey = (images * 19).round().mul(255 / 19).round().to(torch.uint8)  # the eye asks for no more than 20 greys here
     mosaic = torch.nn.functional.pad(grey, [0, GAP, 0, GAP]).permute(0, 2, 1, 3)
     mosaic = mosaic.reshape(len(rows) * cell, len(columns) * cell)
     first = (images.shape[-1] - 1) / 2  # the middle of the first image; the next is one cell on
@@ -279,8 +282,8 @@ def blend_curves(paths: dict[str, dict[str, Tensor]], shares: Tensor) -> go.Figu
     return figure.update_layout(legend=dict(y=-0.3, yanchor="top"), margin=dict(t=50))  # titles of two lines
 
 
-def show_source(*objects: Any) -> Any:
-    """The package's own source of these functions and classes, folded, as Markdown: shown, never pasted."""
+def show_source(*objects: Any, open: bool = False) -> Any:
+    """The package's own source of these functions and classes, as Markdown: shown, never pasted. Folded if not open."""
     import inspect
     from pathlib import Path
 
@@ -290,8 +293,9 @@ def show_source(*objects: Any) -> Any:
     for thing in objects:
         file = Path(inspect.getsourcefile(thing)).name
         code = inspect.getsource(thing).rstrip()
+        details = "<details open>" if open else "<details>"
         parts.append(
-            f"<details>\n<summary>Source: <code>{thing.__name__}</code> in <code>cvae_support/{file}</code></summary>"
+            f"{details}\n<summary>Source: <code>{thing.__name__}</code> in <code>cvae_support/{file}</code></summary>"
             f"\n\n```python\n{code}\n```\n\n</details>"
         )
     return Markdown("\n\n".join(parts))

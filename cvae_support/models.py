@@ -26,6 +26,17 @@ from cvae_support.layers import (
 from cvae_support.peers import PEERS
 
 
+def check_images(x: Tensor, side: int) -> None:
+    """Raise ValueError unless x is a (B, 1, side, side) float tensor of finite numbers."""
+    if x.ndim != 4 or x.shape[1:] != (1, side, side) or not x.is_floating_point():
+        raise ValueError(
+            f"x must be a (B, 1, {side}, {side}) float tensor in [0, 1], got {x.dtype} of shape {tuple(x.shape)}"
+        )
+    # On a CPU only, as in check_labels.
+    if not torch.compiler.is_compiling() and x.device.type == "cpu" and not x.isfinite().all():
+        raise ValueError("x holds NaN or infinity")
+
+
 def check_labels(y: Tensor, num_classes: int) -> None:
     """Raise ValueError unless y is a (B,) integer tensor with values in 0 .. num_classes - 1."""
     if y.dtype not in (torch.int64, torch.int32) or y.ndim != 1:
@@ -91,12 +102,10 @@ class Encoder(nn.Module):
         self.to_latent = nn.Conv2d(wide + (conditioning == "spatial"), 2, 3, padding=1)
 
     def forward(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.conditioning == "unconditional":
-            h = through(self.trunk, x)
-        elif self.conditioning == "spatial":
-            h = torch.cat([through(self.trunk, x), self.embed(y)], dim=1)  # one more channel
-        else:
-            h = through(self.trunk, x, self.embed(y))
+        cond = None if self.embed is None else self.embed(y)
+        h = through(self.trunk, x, cond)
+        if self.conditioning == "spatial":
+            h = torch.cat([h, cond], dim=1)  # the class map as one more channel
         mu, log_var = self.to_latent(h).chunk(2, dim=1)
         return mu, log_var
 
@@ -136,7 +145,7 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor, cond: Tensor | None) -> Tensor:
         if self.conditioning == "spatial":
-            return through(self.trunk, torch.cat([z, cond], dim=1))  # class map as a second channel
+            z = torch.cat([z, cond], dim=1)  # the class map as a second channel
         return through(self.trunk, z, cond)
 
 
@@ -181,14 +190,7 @@ class VAE(nn.Module):
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x (B, 1, S, S) in [0, 1], y (B,) -> mu, log_var of q(z|x, y), each (B, 1, S/4, S/4)."""
-        side = self.config.image_size
-        if x.ndim != 4 or x.shape[1:] != (1, side, side) or not x.is_floating_point():
-            raise ValueError(
-                f"x must be a (B, 1, {side}, {side}) float tensor in [0, 1], got {x.dtype} of shape {tuple(x.shape)}"
-            )
-        # On a CPU only, as in check_labels.
-        if not torch.compiler.is_compiling() and x.device.type == "cpu" and not x.isfinite().all():
-            raise ValueError("x holds NaN or infinity")
+        check_images(x, self.config.image_size)
         if self.conditional:
             if y is None:
                 raise ValueError(f'a "{self.config.model}" model needs the labels: encode(x, y)')

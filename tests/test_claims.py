@@ -122,12 +122,10 @@ def test_adaln_by_plain_stays_above_muon(study):
     assert plain[-1] < spatial and said in training_text()
 
 
-def test_runs_of_muon_differ_by_more_than_those_of_plain(study):
-    """fig-recipes: 'But its runs differ more'; and TRAINING.md, on the search over 20 epochs"""
+def test_the_settings_tried_for_muon_are_closer_together_than_its_seeds(study):
+    """TRAINING.md: 'the settings tried cannot be told apart', and what follows on the search over 20 epochs"""
     muon = [curve(study, "spatial, 20 epochs", seed)[-1] for seed in SEEDS]
-    assert stdev(muon) > 1.5 * stdev(at_epoch(study, "fast, 20 epochs"))
     spread = max(muon) - min(muon)
-    assert stdev(muon) > 2 * stdev([mean(run[-10:]) for run in curves(study, "plain")])
     assert f"Two more seeds of the first row end at {muon[1]:.5f} and {muon[2]:.5f}" in training_text()
     tried = [curve(study, arm, 42)[-1] for arm in MUON_SEARCH]
     assert max(tried) - min(tried) < spread / 2
@@ -135,7 +133,7 @@ def test_runs_of_muon_differ_by_more_than_those_of_plain(study):
 
 def test_smaller_batches_and_higher_rates_did_better_in_the_search(study):
     """TRAINING.md:
-    'Smaller batches and higher rates come out lower throughout', 'A step in rate is hardly larger than the distance
+    'Smaller batches and higher rates come out lower on average', 'A step in rate is hardly larger than the distance
     between two seeds', 'batches of 64 are behind the best row with every seed, and batches of 128 by far', the table
     """
     text = (ROOT / "TRAINING.md").read_text(encoding="utf-8")
@@ -157,16 +155,16 @@ def test_smaller_batches_and_higher_rates_did_better_in_the_search(study):
             assert mean(losses) - mean(best) > 10 * stdev(best)
 
 
-def test_the_lower_peak_ends_lower_with_muon(study):
-    """TRAINING.md: 'the lower of two peaks ends lower, though it is behind in the first epoch', and the table below"""
+def test_the_table_of_settings_for_muon(study):
+    """TRAINING.md: 'the batches of 16 with an average over 1,000'"""
     text = (ROOT / "TRAINING.md").read_text(encoding="utf-8")
     runs = {arm: curve(study, arm, 42) for arm in MUON_SEARCH}
     for arm, run in runs.items():
         config = ARMS[arm]
         assert len(run) == config.epochs == 20
         assert f"| {config.batch_size} | {config.learning_rate:g} | {run[0]:.5f} | {run[-1]:.5f} |" in text
-    own, higher, smaller = runs.values()
-    assert own[-1] < higher[-1] < smaller[-1] and own[0] > higher[0]
+    smaller = MUON_SEARCH["muon, 20 epochs, batch 16"]
+    assert smaller.batch_size == 16 and smaller.ema_decay == 1 - 1 / 1000
 
 
 def test_small_batches_give_most_and_the_average_nothing(study):
@@ -190,8 +188,8 @@ def test_small_batches_give_most_and_the_average_nothing(study):
 
 def test_the_error_is_several_times_smaller_than_the_loss_assumes(ends):
     """sec-loss:
-    'far below the 0.08 our loss assumes', 'is close: it assumes 0.004, between that model's', 'test images (it
-    overfits)'
+    'Our loss assumes a mean squared error of 0.08', 'for the bound 0.01 is too large a weight, and 0.0005, which
+    assumes 0.004, about right', 'test images (it overfits)'
     """
     assert 3 * ends[SPATIAL][0]["test_recon"] < 0.08
     assert 0.003 < ends[SHARP][0]["train_recon"] < 0.004 < ends[SHARP][0]["test_recon"] < 0.005
@@ -209,8 +207,9 @@ def test_the_small_weight_buys_sharpness_with_nats(ends):
 
 def test_the_two_are_nearly_level_at_full_width(ends, study):
     """fig-curves-both:
-    'adaLN ends lower in reconstruction', 'and higher in the mean KL', 'In test loss the two are nearly level', 'Second
-    seeds were stopped early', 'adaLN with the lower KL', 'At full width any lead is smaller'; so tbl-results
+    'adaLN ends lower in reconstruction', 'and higher in the mean KL', 'In test loss the two are nearly level', 'A
+    second seed each was stopped early', 'epochs adaLN led by ..., with the lower KL', 'At full width any lead is
+    smaller'; so tbl-results
     """
     (spatial, _), (adaln, _) = ends[SPATIAL], ends[ADALN]
     assert adaln["test_recon"] < spatial["test_recon"] and spatial["test_kl"] < adaln["test_kl"]
@@ -251,8 +250,8 @@ def test_reconstruction_falls_and_the_kl_ends_where_it_began(study):
 @torch.no_grad()
 def test_the_offset_lines_the_classes_up(ends, data):
     """fig-tsne-spatial:
-    'class offset lines them up, so that class means make up under 1 % of the variance of', '(unconditional model:
-    over 10 %)'
+    'class offset moves all of them to one centre, so that class means make up under 1 % of the variance of',
+    '(unconditional model: over 10 %)'
     """
     share = {}
     for name in (SPATIAL, CLEAR):
@@ -354,6 +353,17 @@ def yardsticks():
     return read("floors")
 
 
+SCORE = "classification_accuracy_score"
+
+
+def test_the_answer_at_the_start(generated):
+    """fig-overview:
+    'of 10,000 a classifier recognizes 88 % as the class asked for (85 % where the class is fed in the simpler way)'
+    """
+    asked = [generated[model]["conditional_accuracy"] for model in ("adaln", "spatial")]
+    assert [f"{100 * share:.0f}" for share in asked] == ["88", "85"]
+
+
 def test_the_judges_are_as_good_as_the_text_says():
     """sec-results: 'guards against samples that please one network by accident': both know what they judge"""
     right = [judge_accuracy(name) for name in ("judge", "second")]
@@ -416,20 +426,31 @@ def test_class_aware_sampling_wins_in_accuracy_score(generated):
 
 def test_the_label_helps_and_the_prior_costs(generated):
     """tbl-generation:
-    'every column improves (recall, below, does not), and both models pass the workaround, in accuracy score by little.
-    At the same weight the label helps; drawing from the prior costs.', 'At the same KL weight a label helps, and
-    drawing from the prior costs'
+    'every column improves (recall, folded above, does not), and both beat the workaround, in accuracy score by no more
+    than seeds differ', 'At the same weight the label helps; drawing from the prior costs.', 'Drawn alike, after 20
+    epochs, a label helps at the same KL weight; drawing from the prior costs'
     """
+    seeds = [run[SCORE] for run in measured("unconditional, 20 epochs")]
     for model in ("spatial", "adaln"):
         own, prior, without_label = (generated[name] for name in (f"{model} aware", model, "aware"))
         for measure in OF_SAMPLES:
             sign = 1 if MEASURES[measure][1] == "higher" else -1
             assert sign * own[measure] > sign * prior[measure] and sign * own[measure] > sign * without_label[measure]
         assert own["recall"] < prior["recall"]
+        assert 0 < own[SCORE] - without_label[SCORE] < max(seeds) - min(seeds)
+    small = max(run["conditional_accuracy"] for run in measured("unconditional, 20 epochs"))  # class-aware, as these:
+    for model in ("spatial", "adaLN"):
+        (own,) = measured(f"{model}, 20 epochs, class-aware")
+        assert own["conditional_accuracy"] > small + 0.05
 
 
 def test_over_which_seeds_samples_are_averaged():
-    """tbl-generation: 'mean ± standard deviation over three sampling seeds'; and 'Small models (three seeds each)'"""
+    """tbl-generation:
+    'mean ± standard deviation over three sampling seeds (training seeds differ more: small models by 0.5 to 1.9 points
+    of accuracy)'; and 'Small models (three seeds each)'
+    """
+    between = [stdev(run["conditional_accuracy"] for run in measured(SMALL[name])) for name in MODELS]
+    assert (round(100 * min(between), 1), round(100 * max(between), 1)) == (0.5, 1.9)
     assert [run["sampling_seeds"] for run in read("measures") if run["arm"] in PAGE.values()] == [[0, 1, 2]] * len(PAGE)
     assert [len(measured(SMALL[name])) for name in MODELS] == [len(SEEDS)] * 4 == [3] * 4
 
@@ -437,7 +458,7 @@ def test_over_which_seeds_samples_are_averaged():
 def test_the_sharp_model_leads_with_class_aware_codes(generated):
     """tbl-generation:
     'hopeless when sampled from the prior', 'it leads by far in Fréchet distance and coverage, by a little in accuracy
-    score. In precision it is last', 'in variety ten Gaussians and a small weight are hard to beat; in accuracy, from
+    score.', 'In variety ten Gaussians and a small weight are hard to beat; in accuracy, from
     the prior, only adaLN of full width is clearly ahead'
     """
     sharp, others = generated["sharp"], [model for name, model in generated.items() if name != "sharp"]
@@ -445,7 +466,7 @@ def test_the_sharp_model_leads_with_class_aware_codes(generated):
     assert sharp["prior_frechet_distance"] > 3 * max(other["frechet_distance"] for other in others)
     for other in others:
         assert sharp["frechet_distance"] < 0.8 * other["frechet_distance"]
-        assert sharp["coverage"] > other["coverage"] + 0.05 and sharp["precision"] < other["precision"] - 0.003
+        assert sharp["coverage"] > other["coverage"] + 0.05
         assert sharp["recall"] > other["recall"] + 0.2
     assert 0 < sharp[score] - max(other[score] for other in others) < 0.01
     lead = {
@@ -569,9 +590,11 @@ def of():
 
 def test_a_blind_encoder_leaves_the_class_in_z(of):
     """tbl-arms:
-    'After one epoch a blind encoder costs much of what the label brings', 'With a blind encoder the decoder takes most
-    of the class from'
+    'After one epoch a blind encoder costs much of what the label brings', 'These decoders lean more on', 'After one
+    epoch a swapped label wins in one of five images if the encoder is blind, else in two (adaLN: half)'
     """
+    wins = [round(5 * of(arm, "label_swap_accuracy")) for arm in ("spatial", "added", "spatial, blind encoder")]
+    assert wins == [2, 2, 1] and abs(of("adaLN", "label_swap_accuracy") - 0.5) < 0.03
     for model in ("spatial", "adaLN"):
         blind = f"{model}, blind encoder"
         assert of(blind, "conditional_accuracy") < of(model, "conditional_accuracy") - 0.15
@@ -653,9 +676,9 @@ def test_a_blind_encoder_shows_in_the_swap_and_not_in_the_distortion(of):
 
 def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
     """tbl-arms:
-    'it leads in accuracy and in label swaps', 'hardly below the spatial model's, at one or two more nats', 'behind that
-    model in all four columns on samples', 'if anything better', 'and an encoder that sees $y$: among blind ones adaLN
-    has none. With four epochs it is much smaller', 'of 4 numbers, not 32'
+    'it leads in accuracy and in label swaps', 'adaLN is behind the spatial model in all four columns on samples', 'if
+    anything better', 'an encoder that sees $y$ (among blind ones adaLN has none)', 'After four little of that is left',
+    'of 4 numbers, not 32'
     """
     blind = {name: f"{name}, blind encoder" for name in ("spatial", "added", "adaLN")}
     for measure in ("conditional_accuracy", "label_swap_accuracy"):
@@ -666,12 +689,9 @@ def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
         for measure in ("conditional_accuracy", "label_swap_accuracy"):
             assert of("adaLN", measure) > of(other, measure)
     matched, accuracy = "adaLN, matched size", "conditional_accuracy"
-    assert of("adaLN", "distortion") < of(matched, "distortion") < 1.05 * of("adaLN", "distortion")
-    assert 0.98 * of("spatial", "distortion") < of(matched, "distortion") < of("spatial", "distortion")
     assert (
         of(matched, accuracy) < of("spatial", accuracy) - 0.05 and of(matched, accuracy) < of("adaLN", accuracy) - 0.1
     )
-    assert all(1 < of(matched, "rate") - of(other, "rate") < 2.5 for other in ("spatial", "adaLN"))
     for measure in OF_ARMS[2:]:  # after distortion and rate
         sign = 1 if MEASURES[measure][1] == "higher" else -1
         assert sign * of(matched, measure) < sign * of("spatial", measure)
@@ -684,27 +704,30 @@ def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
     assert round(100 * (sizes[1] / sizes[0] - 1)) == 22 and round(100 * (sizes[2] / sizes[0] - 1)) == 2
 
 
-def test_the_peers_are_on_either_side(of):
-    """tbl-arms:
-    'At weight 0.01 the loss of the MLP is the highest, and its rate the lowest', 'reaches adaLN's distortion with',
-    'six times as large', 'its samples teach a classifier most'
-    """
-    assert max(AT_THIS_WEIGHT, key=lambda arm: bound(of, arm)) == "MLP peer"
-    assert min(AT_THIS_WEIGHT, key=lambda arm: of(arm, "rate")) == "MLP peer"
-    peer, score = "label-channel peer", "classification_accuracy_score"
+def test_the_label_channel_peer_needs_fewer_nats(of):
+    """tbl-arms: 'six times as large as the small spatial model, reaches adaLN's distortion with ... nats instead of'"""
+    peer = "label-channel peer"
     assert of(peer, "distortion") < 1.01 * of("adaLN", "distortion") and of(peer, "rate") < of("adaLN", "rate") - 4
-    conditional = [arm for arm, config in CONDITIONING.items() if config.model != "unconditional"]
-    assert max(conditional, key=lambda arm: of(arm, score)) == peer
     sizes = [count_parameters(VAE(CONDITIONING[arm])) for arm in (peer, "spatial")]
     assert 6 < sizes[0] / sizes[1] < 6.5
 
 
+def test_after_one_epoch_the_workaround_is_ahead(of):
+    """tbl-arms:
+    'At weight 0.01, after one epoch, the workaround (unconditional) is still ahead of every label, in all columns on
+    samples', 'Of the arms with a label, at weight 0.01, the best in bold'
+    """
+    for arm in set(AT_THIS_WEIGHT) - {"unconditional"}:
+        for measure in set(OF_ARMS[2:]) - {"label_swap_accuracy"}:
+            sign = 1 if MEASURES[measure][1] == "higher" else -1
+            assert sign * of("unconditional", measure) > sign * of(arm, measure)
+
+
 def test_what_moves_a_model_off_the_curve(of):
     """fig-rate-distortion:
-    'Towards the lower left lead longer training', 'the label-channel peer; width (with a dot) lowers the distortion',
-    'has to say the class',
-    '(seeds differ by as much). To name one of ten takes 2.3.', 'at a higher distortion, too: more than a label
-    explains. Width hardly lowered the unconditional loss'
+    'Longer training (open markers) and the label-channel peer lead below it; width (with a dot) lowers the distortion',
+    'And a label saves nats: to name one of ten takes 2.3', 'more than the spatial one at its distortion', 'seeds differ
+    by as much'
     """
     pairs = [("spatial, 20 epochs", "spatial"), ("adaLN, 20 epochs", "adaLN"), ("label-channel peer", "spatial")]
     for better, worse in pairs:
@@ -717,15 +740,11 @@ def test_what_moves_a_model_off_the_curve(of):
     assert abs(of(without, "distortion") / of(with_label, "distortion") - 1) < 0.01
     rates = [run["rate"] for run in measured(without)]
     assert 1.8 < of(without, "rate") - of(with_label, "rate") < max(rates) - min(rates)
-    assert of("unconditional, full width", "distortion") > 1.05 * of("spatial, full width", "distortion")
-    wide, small = (at_epoch(read("study"), f"unconditional, {which}", 20) for which in ("full width", "20 epochs"))
-    assert min(small) - min(wide) < 0.0001
 
 
 def test_the_weight_swept(of):
     """fig-rate-distortion:
-    '0.01 has the lowest Fréchet distance and the highest coverage', 'hardly more often than by chance', 'and accuracy
-    score are higher than at 0.01', 'the samples vary little: they cover'
+    'At 0.05 the judge sees the wished class more often than at 0.01', 'but in samples that vary little'
     """
     small, less, middle, large = "spatial, weight 0.0005", "spatial, weight 0.002", "spatial", "spatial, weight 0.05"
     sweep = (small, less, middle, large)
@@ -751,7 +770,7 @@ def at_weights():
 
 
 def test_every_weight_has_three_seeds():
-    """kl_weight sec-copies: 'Every number is a mean over three training seeds'"""
+    """kl_weight sec-copies: 'Numbers are means over three training seeds, unless marked'"""
     assert all(len(measured(arm)) == len(SEEDS) == 3 for arm in (*WEIGHTS, *AWARE))
 
 
@@ -790,13 +809,16 @@ def test_at_the_smallest_weight_the_decoder_goes_by_the_code(at_weights):
 def test_class_aware_sampling_rescues_the_smallest_weight(at_weights):
     """kl_weight tbl-samples:
     'the weight that was worst from the prior beats every weight drawn from the prior, in every column', 'with 0.01 and
-    a label they are ahead in accuracy of one with 0.0005 and none', 'The very model whose samples from the prior lie'
+    a label they are ahead in accuracy of one with 0.0005 and none, and far behind it in the other two columns', 'The
+    very model whose samples from the prior lie'
     """
     score = "conditional_accuracy"
     (small,) = measured("unconditional, weight 0.0005, full width")
     for arm in ("spatial", "adaLN"):
         (aware,) = measured(f"{arm}, full width, class-aware")
         assert aware[score] > small[score] + 0.02
+        assert aware["frechet_distance"] > 2 * small["frechet_distance"]
+        assert aware["coverage"] < small["coverage"] - 0.1
     for measure, sign in (("conditional_accuracy", 1), ("frechet_distance", -1), ("coverage", 1)):
         from_prior, aware = ([sign * value for value in at_weights(measure, arms)] for arms in (WEIGHTS, AWARE))
         assert min(from_prior) == from_prior[0] and min(aware[:2]) > max(*from_prior, aware[2])
@@ -816,7 +838,7 @@ def test_at_the_smallest_weight_the_label_adds_nothing(at_weights):
 
 def test_the_main_post_hands_on_to_the_other():
     """tbl-generation:
-    '(models with a label, sampled alike after one epoch, [are no better](../kl_weight/kl_weight.qmd#sec-aware))'
+    '(the small spatial model, sampled alike after one epoch, [is no better](../kl_weight/kl_weight.qmd#sec-aware))'
     """
     assert ARMS["spatial, weight 0.0005"].epochs == ARMS["unconditional, weight 0.0005"].epochs == 1
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from fetch_runtime import bring_runtime
 
 # Pandoc marks every line, so that it can be linked to; its style sheet wants one such mark around the code. Colours for
-# operators, numbers and names like self are not worth 800 elements.
+# operators, numbers, names like self and the braces in a text are not worth 900 elements.
 CODE = re.compile(r'(?s)(<pre[^>]*><code[^>]*>)(<span id="cb\d+-\d+">.*?)(</code>)')
 LINE = re.compile(r'(?m)<span id="cb\d+-\d+">(?:<a href="#cb\d+-\d+"[^>]*></a>)?(.*)</span>$')
-QUIET = re.compile(r'<span class="(?:op|va|dv|fl)">([^<]*)</span>')
+QUIET = re.compile(r'<span class="(?:op|va|dv|fl|sc)">([^<]*)</span>')
 TEX = re.compile(r"<annotation[^>]*>.*?</annotation>|</?semantics>", re.DOTALL)  # browsers show none of it
 MATH = re.compile(r'<math(?: display="inline"|( display="block"))? xmlns="[^"]*">')  # the rest is what browsers assume
 # A line may end before or after any formula, which leaves a comma alone at the start of the next one.
@@ -51,6 +51,8 @@ REPLACED = {
     # The side on which every cell of a table stands.
     ' style="text-align: left;"': "",
     ' style="text-align: right;"': ' class="right"',
+    # The number of the cell that made it.
+    r'(<div [^>]*?) data-execution_count="\d+"': r"\1",
     # A picture's description once more, where it means nothing.
     r'(<div id="fig-[^>]*) alt="[^"]*"': r"\1",
 }

@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 POST = "posts/class_conditional_vae/class_conditional_vae.html"
-FIGURES = 16  # drawn by Plotly
+FIGURES = 17  # drawn by Plotly
 GRID = '.cvae-figure[aria-label^="Ten rows of eight generated"][aria-label*="spatial"]'
 MAP = '.cvae-figure[aria-label^="A scatter of 3,000"]'
 
@@ -126,6 +126,7 @@ def test_every_part_of_quartos_page_works_under_the_policy(quarto_site, serve, v
         page.locator("#quarto-code-tools-menu").click()
         page.locator("#quarto-show-all-code").click()
         assert folds.first.get_attribute("open") is not None
+        assert page.locator("main details:not([open])").count() == 0  # the package's source, too
         page.locator("#quarto-code-tools-menu").click()
         page.locator("#quarto-view-source").click()
         source = page.frame_locator(".modal iframe").locator("pre")
@@ -150,6 +151,10 @@ def test_every_part_of_quartos_page_works_under_the_policy(quarto_site, serve, v
         page.locator(".quarto-grid-item").first.wait_for()
 
 
+CUT_OFF = """[...document.querySelectorAll("pre.sourceCode, .highlight pre")]
+  .filter((code) => code.scrollWidth > code.clientWidth).length"""  # lines of code that go on beyond the side
+
+
 # Colours depend on the theme and the layout on the width, and neither on the other.
 @pytest.mark.parametrize(
     ("site", "theme", "width"), [("quarto", "light", 360), ("quarto", "dark", 1300), ("plain", "dark", 360)],
@@ -170,6 +175,7 @@ def test_everyone_can_use_it(site, address, visit, theme, width):
         found = axe.Axe().run(page, options={"runOnly": levels}).response["violations"]
         assert [(name, v["id"], [n["target"] for n in v["nodes"]][:5]) for v in found] == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        assert page.evaluate(CUT_OFF) == 0, name
 
 
 def shade(page, selector):

@@ -25,7 +25,7 @@
     theme.addEventListener("click", toggle);
     window.quartoToggleColorScheme = toggle; // the name it has on Quarto's pages, for assets/page.js
 
-    const folds = [...document.querySelectorAll("details.code")];
+    const folds = [...document.querySelectorAll("details.code, .output details")];
     const all = document.getElementById("code-toggle");
     if (all && folds.length) {
       all.hidden = false;

@@ -167,10 +167,12 @@ def set_cells_aside(post: Post) -> str:
             raise NotebookError(f"{place}: a code cell must not stand in a list or a quotation")
         cell = CodeCell(*parse_cell(token.content, place), place)
         cell.options = {k: v for k, v in defaults.items() if k in ("echo", "eval", "include", "output")} | cell.options
+        label = str(cell.options.get("label", ""))
+        if label and label in {other.options.get("label") for other in post.cells}:  # Quarto says so after it ran all
+            raise NotebookError(f"{place}: two cells are labelled {label}")
         post.cells.insert(0, cell)
         # Numbered from the end, as they are found in this order: number -1 is the last cell.
         block = ["", f'``` {{.cvae-cell n="{-len(post.cells)}"}}', "```", ""]
-        label = str(cell.options.get("label", ""))
         caption = cell.options.get("tbl-cap" if label.startswith("tbl-") else "fig-cap")
         if isinstance(caption, list):
             raise NotebookError(f"{place}: one caption a cell, please; sub-figures are not supported")
