@@ -106,7 +106,7 @@ def highlighted(code: str, language: str = "python") -> str:
         lexer = get_lexer_by_name("text", stripnl=False)
     coloured = highlight(code, lexer, HtmlFormatter(wrapcode=True)).strip()
     # Most marks are of names, brackets, operators and blanks, which keep about the colour of the text anyway.
-    return re.sub(r'<span(?: class="(?:[npwo]|bp|n[dn])")?>([^<]*)</span>', r"\1", coloured)
+    return re.sub(r'<span(?: class="(?:[npwo]|bp|n[dn]|s[ai])")?>([^<]*)</span>', r"\1", coloured)
 
 
 def code_colours() -> str:
