@@ -257,12 +257,12 @@ def test_the_offset_lines_the_classes_up(ends, data):
     '(unconditional model: over 10 %)'
     """
     share = {}
-    for name in (SPATIAL, CLEAR):
-        index = first_per_class(data.test_labels, 300)  # those of the map
+    for name, count in ((SPATIAL, 300), (CLEAR, 100)):  # the map has 300 of each class; a share so large needs fewer
+        index = first_per_class(data.test_labels, count)
         mu = encode_means(ends[name][1], data.test_images[index], data.test_labels[index])
-        of_class = mu.view(10, 300, -1).mean(dim=1)
+        of_class = mu.view(10, count, -1).mean(dim=1)
         share[name] = (of_class.var(dim=0, unbiased=False).sum() / mu.var(dim=0, unbiased=False).sum()).item()
-    assert share[SPATIAL] < 0.01 and share[CLEAR] > 0.1
+    assert share[SPATIAL] < 0.01 and share[CLEAR] > 0.11
 
 
 def test_with_gamma_alone_a_block_would_start_without_gradients():

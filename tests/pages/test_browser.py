@@ -172,7 +172,8 @@ def test_everyone_can_use_it(site, address, visit, theme, width):
             read_through(page)
             page.evaluate("window.scrollTo(0, 0)")
             page.wait_for_timeout(300)
-        found = axe.Axe().run(page, options={"runOnly": levels}).response["violations"]
+        options = {"runOnly": levels, "resultTypes": ["violations"]}  # twice as fast as with all it finds in order
+        found = axe.Axe().run(page, options=options).response["violations"]
         assert [(name, v["id"], [n["target"] for n in v["nodes"]][:5]) for v in found] == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         assert page.evaluate(CUT_OFF) == 0, name
