@@ -202,8 +202,8 @@ def at_epoch(found: list[dict[str, Any]], arm: str, epoch: int | None = None) ->
 
 
 def with_spread(values: list[float]) -> str:
-    """Mean ± standard deviation, with spaces that don't break, or the one value there is."""
-    return f"{mean(values):.5f}" + (f"\xa0±\xa0{stdev(values):.5f}" if len(values) > 1 else "")
+    """Mean ± standard deviation, or the one value there is."""
+    return f"{mean(values):.5f}" + (f" ± {stdev(values):.5f}" if len(values) > 1 else "")
 
 
 def study_table(found: list[dict[str, Any]]) -> Table:

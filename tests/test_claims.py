@@ -144,7 +144,7 @@ def test_smaller_batches_and_higher_rates_did_better_in_the_search(study):
     found = {setting: mean(losses) for setting, losses in seeds.items()}
     for (size, rate), loss in found.items():
         assert len(seeds[size, rate]) == len(SEEDS)
-        assert f"| {size} | {rate:g} | {with_spread(seeds[size, rate])} |".replace("\xa0", " ") in text
+        assert f"| {size} | {rate:g} | {with_spread(seeds[size, rate])} |" in text
         for (other_size, other_rate), other in found.items():
             if size == other_size and rate > other_rate or rate == other_rate and size < other_size:
                 assert loss < other
@@ -191,7 +191,7 @@ def test_small_batches_give_most_and_the_average_nothing(study):
 
 def test_the_error_is_several_times_smaller_than_the_loss_assumes(ends):
     """sec-loss:
-    'Our loss assumes a mean squared error of 0.08', 'for the bound 0.01 is too large a weight, and 0.0005, which
+    'Our loss assumes a mean squared error of 0.08', 'judged by the bound, 0.01 is too large, and 0.0005, which
     assumes 0.004, about right', 'test images (it overfits)'
     """
     assert 3 * ends[SPATIAL][0]["test_recon"] < 0.08
@@ -253,7 +253,7 @@ def test_reconstruction_falls_and_the_kl_ends_where_it_began(study):
 @torch.no_grad()
 def test_the_offset_lines_the_classes_up(ends, data):
     """fig-tsne-spatial:
-    'class offset moves all of them to one centre, so that class means make up under 1 % of the variance of',
+    'class offset brings the classes' means together; differences between them are under 1 % of the variance of',
     '(unconditional model: over 10 %)'
     """
     share = {}
@@ -461,8 +461,8 @@ def test_over_which_seeds_samples_are_averaged():
 def test_the_sharp_model_leads_with_class_aware_codes(generated):
     """tbl-generation:
     'hopeless when sampled from the prior', 'it leads by far in Fréchet distance and coverage, by a little in accuracy
-    score.', 'In variety ten Gaussians and a small weight are hard to beat; in accuracy, from
-    the prior, only adaLN of full width is clearly ahead'
+    score.', 'In variety the workaround at 0.0005 is hard to beat; in accuracy, from the
+    prior, only full-width adaLN clearly beats it'
     """
     sharp, others = generated["sharp"], [model for name, model in generated.items() if name != "sharp"]
     score = "classification_accuracy_score"
@@ -594,7 +594,8 @@ def of():
 def test_a_blind_encoder_leaves_the_class_in_z(of):
     """tbl-arms:
     'After one epoch a blind encoder costs much of what the label brings', 'These decoders lean more on', 'After one
-    epoch a swapped label wins in one of five images if the encoder is blind, else in two (adaLN: half)'
+    epoch a swapped label wins in one of five images if the encoder is blind, in two with a map or an added vector, in
+    half with adaLN'
     """
     wins = [round(5 * of(arm, "label_swap_accuracy")) for arm in ("spatial", "added", "spatial, blind encoder")]
     assert wins == [2, 2, 1] and abs(of("adaLN", "label_swap_accuracy") - 0.5) < 0.03
@@ -825,8 +826,8 @@ def test_at_the_smallest_weight_the_decoder_goes_by_the_code(at_weights):
 
 def test_class_aware_sampling_rescues_the_smallest_weight(at_weights):
     """kl_weight tbl-samples:
-    'the weight that was worst from the prior beats every weight drawn from the prior, in every column', 'with 0.01 and
-    a label they are ahead in accuracy of one with 0.0005 and none, and far behind it in the other two columns', 'The
+    'the weight that was worst from the prior beats every weight drawn from the prior, in every column', 'a label
+    at 0.01 beats no label at 0.0005 in accuracy, and loses by far in the other two columns', 'The
     very model whose samples from the prior lie'
     """
     score = "conditional_accuracy"
@@ -855,7 +856,7 @@ def test_at_the_smallest_weight_the_label_adds_nothing(at_weights):
 
 def test_the_main_post_hands_on_to_the_other():
     """tbl-generation:
-    '(the small spatial model, sampled alike after one epoch, [is no better](../kl_weight/kl_weight.qmd#sec-aware))'
+    '(At that weight a label [adds nothing](../kl_weight/kl_weight.qmd#sec-aware) to small models after one epoch.)'
     """
     assert ARMS["spatial, weight 0.0005"].epochs == ARMS["unconditional, weight 0.0005"].epochs == 1
 

@@ -169,7 +169,7 @@ def test_what_the_page_reads(few, config, tmp_path, monkeypatch):
     assert curves(found, "arm") == [[1.0, 0.75, 0.625], [1.5, 1.0]]
     assert at_epoch(found, "arm") == [0.75, 1.0]  # the last epoch that both have reached
     assert at_epoch(found, "arm", 3) == [0.625]
-    assert with_spread([1.0, 3.0]) == "2.00000\xa0±\xa01.41421" and with_spread([0.5]) == "0.50000"
+    assert with_spread([1.0, 3.0]) == "2.00000 ± 1.41421" and with_spread([0.5]) == "0.50000"
 
 
 def test_report_prints_the_table(capsys, tmp_path, monkeypatch):

@@ -140,8 +140,12 @@ def timed(page: str, folder: Path) -> str:
 
 
 def lighter(page: str) -> str:
-    """The page without what nobody sees, and formulas with the marks around them on one line; by either builder."""
+    """The page without what nobody sees, and on one line a formula with the marks around it, a mean with its spread.
+
+    By either builder.
+    """
     page = MATH.sub(r"<math\1>", TEX.sub("", page))
+    page = re.sub(r"(\d) ± (\d)", "\\1\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}\\2", page)
     return CLINGS.sub(lambda m: f'<span class="kept">{m[0]}</span>' if m[1] or m[3] else m[0], page)
 
 

@@ -72,6 +72,13 @@ def test_the_page_says_all_it_should(site):
     assert "Class-Conditional VAE" in (site / "index.html").read_text(encoding="utf-8")
 
 
+def test_no_number_is_shown_as_code_writes_it(site):
+    """Quarto shows a computed text as Python would write it: a space that does not break came out as \\xa0."""
+    for page in site.glob("posts/*/*.html"):
+        text = re.sub(r"(?s)<pre.*?</pre>|<script.*?</script>", "", page.read_text(encoding="utf-8"))
+        assert not re.search(r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\d ± \d", text)
+
+
 def test_the_post_is_neither_a_leaflet_nor_a_book(site, script):
     """Its running text, captions and exercises with it; folded solutions, code and tables do not count."""
     page = (site / f"{POST}.html").read_text(encoding="utf-8")
