@@ -795,7 +795,7 @@ def test_the_pictures_of_the_four_weights(data):
 def test_a_smaller_weight_lowers_distortion_and_costs_nats(at_weights):
     """kl_weight fig-curve:
     'each step to a smaller weight lowers distortion', 'Nearly half of them carry less than 0.1 nats', 'at full
-    width, after 20 epochs, three or four of a conditional model's are switched off at 0.01 already'
+    width, after 20 epochs (one seed each), three or four of a conditional model's are switched off at 0.01 already'
     """
     distortion, rate = at_weights("distortion"), at_weights("rate")
     assert distortion == sorted(distortion) and rate == sorted(rate, reverse=True)
