@@ -7,7 +7,6 @@ and one z from N(0, I), decoded as every class, the same throughout. Nothing is 
 """
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from cvae_support.checkpoints import load_model
@@ -15,6 +14,7 @@ from cvae_support.data import Dataset, load_fashion_mnist
 from cvae_support.latents import class_grid, first_per_class, reconstruct
 from cvae_support.study import CONDITIONING, RESULTS_FOLDER
 from cvae_support.trained import local_run
+from overview_sprite import save_grid
 
 PICTURES = RESULTS_FOLDER / "kl_weight.png"
 ARMS = ("spatial, weight 0.0005", "spatial, weight 0.002", "spatial", "spatial, weight 0.05")
@@ -32,9 +32,7 @@ def draw(data: Dataset) -> Tensor:
 
 
 def main() -> None:
-    pictures = draw(load_fashion_mnist())
-    mosaic = pictures.transpose(1, 2).flatten(2).flatten(0, 1)  # (rows * S, classes * S)
-    Image.fromarray((mosaic * 255).round().byte().numpy()).save(PICTURES, optimize=True)
+    save_grid(draw(load_fashion_mnist()), PICTURES)
     print(f"{PICTURES.name}: {PICTURES.stat().st_size / 1024:.0f} KiB")
 
 

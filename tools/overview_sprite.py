@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from PIL import Image
+from torch import Tensor
 
 from cvae_support.checkpoints import SHIPPED_FOLDER, load_model
 from cvae_support.latents import class_grid
@@ -22,11 +23,15 @@ COLUMNS = 24  # samples of each class
 SEED = 7
 
 
+def save_grid(images: Tensor, path: Path) -> None:
+    """Write images (rows, columns, S, S) in [0, 1] as one greyscale picture, edge to edge."""
+    picture = images.transpose(1, 2).flatten(2).flatten(0, 1)  # (rows * S, columns * S)
+    Image.fromarray((picture * 255).round().byte().cpu().numpy()).save(path, optimize=True)
+
+
 def draw_sprite(model: VAE, path: Path = SPRITE) -> None:
     """Write COLUMNS samples of every class, z from N(0, I), as one picture with the classes in rows."""
-    grid = class_grid(model, COLUMNS, SEED)  # (classes, COLUMNS, S, S)
-    picture = grid.transpose(1, 2).flatten(2).flatten(0, 1)  # rows of pixels: class, y; columns: sample, x
-    Image.fromarray((picture * 255).round().byte().cpu().numpy()).save(path, optimize=True)
+    save_grid(class_grid(model, COLUMNS, SEED), path)
 
 
 def main() -> None:
