@@ -264,7 +264,10 @@ const explore = (root, facts, worker, state) => {
     written = setTimeout(() => history.replaceState(null, "", `?${toQuery(state)}#${root.dataset.anchor}`), 250);
   };
   const changeZ = (changes) => change(changes, "adaln", "spatial");
-  const announce = (text) => { said.textContent = text; };
+  const announce = (text) => {
+    clearTimeout(announced); // what is to be said of an older picture must not take the place of this
+    said.textContent = text;
+  };
 
   const drawn = ({ job, pixels, probabilities }) => {
     busy = false;
