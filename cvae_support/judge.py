@@ -82,10 +82,9 @@ def judge_hashes() -> list[str]:
     return [record["sha256"][:16] for record in records]
 
 
-def judge_accuracy(name: str, label: int | None = None) -> float:
-    """The share of the real test images, or of those of one class, that a shipped judge gets right, as recorded."""
-    record = load_record(JUDGES_FOLDER / f"{name}.json", JUDGE_RECORD)
-    return float(record["test_accuracy"] if label is None else record["accuracy_of_class"][label])
+def judge_accuracy(name: str) -> float:
+    """The share of the real test images that a shipped judge gets right, as recorded."""
+    return float(load_record(JUDGES_FOLDER / f"{name}.json", JUDGE_RECORD)["test_accuracy"])
 
 
 def load_judge(name: str = "judge", device: torch.device | str = "cpu") -> AnyJudge:
