@@ -41,6 +41,7 @@ from cvae_support.study import (
     read,
     with_spread,
 )
+from cvae_support.study import ends as reached
 from cvae_support.tables import OF_ARMS, OF_SAMPLES
 
 ROOT = Path(__file__).parents[1]
@@ -123,6 +124,51 @@ def test_adaln_by_plain_stays_above_muon(study):
     said = f"is at {plain[-1]:.5f} after 100 epochs, above all three of `muon` after 20"
     said += f" ({min(muon):.5f} to {max(muon):.5f}), and below the spatial model of that seed ({spatial:.5f})"
     assert plain[-1] < spatial and said in training_text()
+
+
+def test_plain_at_full_width(study):
+    """fig-recipes:
+    'So it is at full width (seed 42): plain comes down to', 'With another seed, spatial muon ends higher.'; and
+    TRAINING.md
+    """
+    plain, muon = (
+        {model: curves(study, f"{model}, {which}") for model in ("spatial", "adaLN")}
+        for which in ("plain, full width", "full width")
+    )
+    assert all(len(run) == 100 for runs in plain.values() for run in runs)
+    lowest = {model: min(run) for model, (run,) in plain.items()}
+    assert all(lowest[model] > curve(study, f"{model}, full width", 42)[-1] for model in plain)
+    above = {model: [run[-1] > lowest[model] for run in runs] for model, runs in muon.items()}
+    assert above == {"spatial": [False, False, True], "adaLN": [False] * 3}
+    ended = {model: with_spread([run[-1] for run in runs]) for model, runs in muon.items()}
+    text = training_text()
+    assert f"`muon` ends at {ended['spatial']} (spatial) and {ended['adaLN']} (adaLN), over three seeds" in text
+    lasts = " and ".join(f"{run[-1]:.5f}" for (run,) in plain.values())
+    assert (
+        f"ends its 100 epochs at {lasts}; its lowest epochs, " + " and ".join(f"{loss:.5f}" for loss in lowest.values())
+        in text
+    )
+    first = " and ".join(f"{runs[0][-1]:.5f}" for runs in muon.values())
+    assert f"in 20 from that seed, {first}" in text
+    assert f"one seed of three (44) ends higher by `muon`, at {muon['spatial'][2][-1]:.5f}" in text
+
+
+def test_at_full_width_plain_draws_better_samples_at_the_same_loss(of):
+    """fig-recipes:
+    'Yet the same loss is not the same model. At full width plain's samples are the better ones', 'for more distortion
+    and fewer nats. Those of the small adaLN model are not.'
+    """
+    for model in ("spatial", "adaLN"):
+        (plain,), muon = measured(f"{model}, plain, full width"), measured(f"{model}, full width")
+        for measure, better in (
+            ("conditional_accuracy", max), ("conditional_accuracy_second", max), ("coverage", max),
+            ("frechet_distance", min), ("rate", min), ("distortion", max),
+        ):  # fmt: skip
+            ends_at = better(run[measure] for run in muon)
+            assert better(plain[measure], ends_at) == plain[measure] != ends_at
+    small = [run["conditional_accuracy"] for run in measured("adaLN, 20 epochs")]
+    assert of("adaLN, plain", "conditional_accuracy") < mean(small)
+    assert of("adaLN, plain", "frechet_distance") > max(run["frechet_distance"] for run in measured("adaLN, 20 epochs"))
 
 
 def test_the_settings_tried_for_muon_are_closer_together_than_its_seeds(study):
@@ -208,35 +254,33 @@ def test_the_small_weight_buys_sharpness_with_nats(ends):
     assert ends[SHARP][0]["test_kl"] > 2 * ends[CLEAR][0]["test_kl"]
 
 
-def test_the_two_are_nearly_level_at_full_width(ends, study):
+def test_adaln_ends_lower_at_both_widths(ends, study):
     """fig-curves-both:
-    'adaLN ends lower in reconstruction', 'and higher in the mean KL', 'In test loss the two are nearly level', 'A
-    second seed each was stopped early', 'epochs adaLN led by ..., with the lower KL', 'At full width any lead is
-    smaller'; so tbl-results
+    'It is: adaLN ends lower in both', 'every adaLN run below every spatial one. So it is at a
+    quarter of the width', 'At full width the lead is about a third of that'
     """
     (spatial, _), (adaln, _) = ends[SPATIAL], ends[ADALN]
-    assert adaln["test_recon"] < spatial["test_recon"] and spatial["test_kl"] < adaln["test_kl"]
-    runs = {
-        (run["arm"], run["seed"]): run["history"]
-        for run in study
-        if run["arm"] in ("spatial, full width", "adaLN, full width")
-    }
-    assert [len(history) for history in runs.values()] == [20, 20, 19, 16]
-    first, second = (curve(study, "adaLN, full width", seed) for seed in (42, 43))
-    every = [loss for seed in (42, 43) for loss in curve(study, "spatial, full width", seed)]
-    assert abs(1 - first[-1] / every[19]) < 0.005 and second[-1] < min(every)
-    kl = {model: runs[f"{model}, full width", 43][len(second) - 1]["test_kl"] for model in ("spatial", "adaLN")}
-    assert kl["adaLN"] < min(kl["spatial"], spatial["test_kl"])
-    small = [mean(at_epoch(study, f"{model}, 20 epochs", 20)) for model in ("spatial", "adaLN")]
-    assert every[19] - first[-1] < (small[0] - small[1]) / 10
+    assert adaln["test_recon"] < spatial["test_recon"] and adaln["test_kl"] < spatial["test_kl"]
+    lead = {}
+    for which in ("full width", "20 epochs"):
+        spatial, adaln = (at_epoch(study, f"{model}, {which}", 20) for model in ("spatial", "adaLN"))
+        assert len(spatial) == len(adaln) == len(SEEDS) == 3 and max(adaln) < min(spatial)
+        lead[which] = mean(spatial) - mean(adaln)
+    assert 0.3 < lead["full width"] / lead["20 epochs"] < 0.4
 
 
-def test_small_models_are_not_level(study):
-    """fig-curves-both:
-    'Small models are not level: at a quarter of the width', 'of three seeds), every adaLN run below every spatial one'
+def test_one_seed_alone_would_have_told_another_story(study):
+    """tbl-results:
+    'over three seeds', 'adaLN is ahead on both sides, in distortion with every seed, in rate on average. Of seed 42
+    alone we would say that it pays ... nats for its lower distortion; the seeds after it took that back', 'adaLN ends a
+    little lower than the class map, with every seed'
     """
-    spatial, adaln = (at_epoch(study, f"{model}, 20 epochs", 20) for model in ("spatial", "adaLN"))
-    assert len(spatial) == len(adaln) == len(SEEDS) == 3 and max(adaln) < min(spatial)
+    spatial, adaln = (reached(study, f"{model}, full width") for model in ("spatial", "adaLN"))
+    assert max(distortion for _, distortion in adaln) < min(distortion for _, distortion in spatial)
+    assert mean(rate for rate, _ in adaln) < mean(rate for rate, _ in spatial)
+    assert [one[0] > other[0] for one, other in zip(adaln, spatial, strict=True)] == [True, False, False]
+    seeds = [run["seed"] for run in study if run["arm"] in ("spatial, full width", "adaLN, full width")]
+    assert len(seeds) == 6 and seeds == sorted(seeds)  # so that the first is 42
 
 
 def test_reconstruction_falls_and_the_kl_ends_where_it_began(study):
@@ -361,10 +405,10 @@ SCORE = "classification_accuracy_score"
 
 def test_the_answer_at_the_start(generated):
     """fig-overview:
-    'of 10,000 a classifier recognizes 88 % as the class asked for (85 % where the class is fed in the simpler way)'
+    'of 10,000 a classifier recognizes 88 % as the class asked for (84 % where the class is fed in the simpler way)'
     """
     asked = [generated[model]["conditional_accuracy"] for model in ("adaln", "spatial")]
-    assert [f"{100 * share:.0f}" for share in asked] == ["88", "85"]
+    assert [f"{100 * share:.0f}" for share in asked] == ["88", "84"]
 
 
 def test_the_judges_are_as_good_as_the_text_says():
@@ -375,17 +419,27 @@ def test_the_judges_are_as_good_as_the_text_says():
 
 def test_adaln_does_what_it_is_told_more_often(generated, small):
     """tbl-generation:
-    'At nearly the same test loss adaLN does what it is told more often; elsewhere the two differ little', 'width (in
-    other batches) buys more here than the way the label is fed'; and the summary's 'adaLN's samples are read as asked
-    more often'
+    'adaLN does what it is told more often, with every seed, and leads a little in Fréchet distance; the spatial model's
+    samples vary more (in recall, folded above, with every seed). The rest differs by no more than seeds do', 'width (in
+    other batches) buys somewhat more here than the way the label is fed'; and the summary's 'and its samples are read
+    as asked more often'
     """
+    runs = [measured(PAGE[model]) for model in ("spatial", "adaln")]
+    assert [len(of_model) for of_model in runs] == [3, 3]
+    for measure in OF_SAMPLES + ["recall"]:
+        spatial, adaln = ([run[measure] for run in of_model] for of_model in runs)
+        if measure in ("conditional_accuracy", "conditional_accuracy_second"):
+            assert min(adaln) > max(spatial) + 0.02
+        elif measure == "frechet_distance":
+            assert max(adaln) < min(spatial) and mean(adaln) > 0.9 * mean(spatial)
+        elif measure == "recall":
+            assert min(spatial) > max(adaln) + 0.02
+        else:
+            assert abs(mean(adaln) - mean(spatial)) < max(max(seeds) - min(seeds) for seeds in (spatial, adaln))
     lead = {measure: generated["adaln"][measure] - generated["spatial"][measure] for measure in OF_SAMPLES}
-    assert lead["conditional_accuracy"] > 0.025 and lead["conditional_accuracy_second"] > 0.02
-    assert abs(lead["frechet_distance"]) < 0.1 and abs(lead["classification_accuracy_score"]) < 0.005
-    assert abs(lead["precision"]) < 0.005 and abs(lead["coverage"]) < 0.02
     for model in ("spatial", "adaln"):
         gained = generated[model]["conditional_accuracy"] - small[model]["conditional_accuracy"]
-        assert gained > 1.5 * lead["conditional_accuracy"] > 0
+        assert gained > 1.2 * lead["conditional_accuracy"] > 0
 
 
 def test_small_adaln_is_ahead_run_by_run():
@@ -419,12 +473,12 @@ def test_missed_coats_pass_for_pullovers(ends):
 
 def test_class_aware_sampling_wins_in_accuracy_score(generated):
     """tbl-generation:
-    'Its samples are read as asked less often', 'In accuracy score it leads by a little'
+    'Its samples are read as asked less often', 'In accuracy score it does no worse'
     """
     aware = generated["aware"]
     for model in (generated["spatial"], generated["adaln"]):
         assert aware["conditional_accuracy"] < model["conditional_accuracy"]
-        assert 0.005 < aware["classification_accuracy_score"] - model["classification_accuracy_score"] < 0.015
+        assert 0 < aware["classification_accuracy_score"] - model["classification_accuracy_score"] < 0.015
 
 
 def test_the_label_helps_and_the_prior_costs(generated):
@@ -449,12 +503,12 @@ def test_the_label_helps_and_the_prior_costs(generated):
 
 def test_over_which_seeds_samples_are_averaged():
     """tbl-generation:
-    'mean ± standard deviation over three sampling seeds (training seeds differ more: small models by 0.5 to 1.9 points
-    of accuracy)'; and 'Small models (three seeds each)'
+    'with a label over three training seeds, without over three sampling seeds of one training'; small models have
+    three seeds each
     """
-    between = [stdev(run["conditional_accuracy"] for run in measured(SMALL[name])) for name in MODELS]
-    assert (round(100 * min(between), 1), round(100 * max(between), 1)) == (0.5, 1.9)
-    assert [run["sampling_seeds"] for run in read("measures") if run["arm"] in PAGE.values()] == [[0, 1, 2]] * len(PAGE)
+    assert {name: len(measured(arm)) for name, arm in PAGE.items()} == dict.fromkeys(PAGE, 3) | {"aware": 1, "sharp": 1}
+    unlabelled = [run for run in read("measures") if run["arm"] in (PAGE["aware"], PAGE["sharp"])]
+    assert [run["sampling_seeds"] for run in unlabelled] == [[0, 1, 2]] * 2
     assert [len(measured(SMALL[name])) for name in MODELS] == [len(SEEDS)] * 4 == [3] * 4
 
 
@@ -499,7 +553,7 @@ def test_the_latents_that_are_switched_off_lie_at_the_edge():
                 assert nats.min() > 1 and run["active_units"] == 49
             elif not arm.startswith("unconditional"):
                 faint = nats < 0.1
-                assert faint.any() and faint[1:-1, 1:-1].sum() <= 2
+                assert faint.any() and faint[1:-1, 1:-1].sum() <= faint.sum() / 3
                 if arm in FULL_WIDTH:
                     assert faint[1:, 1:].sum() < faint.sum() / 3
 
@@ -514,7 +568,7 @@ def test_the_label_decides_after_a_swap(generated):
     """tbl-generation: 'nearly as often as in samples'"""
     for model in (generated["spatial"], generated["adaln"]):
         assert abs(model["label_swap_accuracy"] - model["conditional_accuracy"]) < 0.06
-        assert 8 < model["wrong_label_mse"] / model["test_recon"] < 15
+        assert model["wrong_label_mse"] > 10 * model["test_recon"]
 
 
 @torch.no_grad()
@@ -593,12 +647,8 @@ def of():
 
 def test_a_blind_encoder_leaves_the_class_in_z(of):
     """tbl-arms:
-    'After one epoch a blind encoder costs much of what the label brings', 'These decoders lean more on', 'After one
-    epoch a swapped label wins in one of five images if the encoder is blind, in two with a map or an added vector, in
-    half with adaLN'
+    'After one epoch a blind encoder costs much of what the label brings'
     """
-    wins = [round(5 * of(arm, "label_swap_accuracy")) for arm in ("spatial", "added", "spatial, blind encoder")]
-    assert wins == [2, 2, 1] and abs(of("adaLN", "label_swap_accuracy") - 0.5) < 0.03
     for model in ("spatial", "adaLN"):
         blind = f"{model}, blind encoder"
         assert of(blind, "conditional_accuracy") < of(model, "conditional_accuracy") - 0.15
@@ -626,7 +676,7 @@ def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(
 def test_the_judge_along_the_blends(ends):
     """fig-blend-judge:
     'Even that line is curved', 'both models rise steadily', 'pixels soon count as a boot',
-    'adaLN has a threshold, between 80 and 90 %, when the others have long moved', 'the judge is never convinced'
+    'adaLN takes its largest step late, between 70 and 80 %', 'the judge is not convinced in the end'
     """
     judge, shares = load_judge(), torch.linspace(0, 1, 11)
     many = noise(ends[ADALN][1], 32, seed=3)
@@ -647,9 +697,10 @@ def test_the_judge_along_the_blends(ends):
     assert 0 < min(spatial.diff().min(), adaln.diff().min()) and max(spatial[2], adaln[2]) < pixels[2] - 0.25
     spatial, adaln = (blends(name, 1, 3) for name in (SPATIAL, ADALN))
     pixels, spatial, adaln = sure(mixed(adaln), 3), sure(spatial, 3), sure(adaln, 3)
-    assert adaln[8] < 0.25 and adaln[9] > 0.6 and min(spatial[8], pixels[8]) > 0.65
-    assert adaln[9] - adaln[8] > 2 * steepest  # which is what makes it a threshold
-    assert max(sure(blends(name, 2, 4), 4).max() for name in (SPATIAL, ADALN)) < 0.5
+    assert adaln.diff().argmax() == 7 and spatial.diff().argmax() < 7 and pixels.diff().argmax() < 7
+    assert adaln[7] < 0.4 and adaln[8] > 0.6 and min(spatial[7], pixels[7]) > 0.6
+    assert adaln.diff().max() > 1.5 * steepest
+    assert max(sure(blends(name, 2, 4), 4).max() for name in (SPATIAL, ADALN)) < 0.65
 
 
 AT_THIS_WEIGHT = [arm for arm, config in CONDITIONING.items() if config.kl_weight == 0.01]
@@ -708,14 +759,6 @@ def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
     assert round(100 * (sizes[1] / sizes[0] - 1)) == 22 and round(100 * (sizes[2] / sizes[0] - 1)) == 2
 
 
-def test_the_label_channel_peer_needs_fewer_nats(of):
-    """tbl-arms: 'six times as large as the small spatial model, reaches adaLN's distortion with ... nats instead of'"""
-    peer = "label-channel peer"
-    assert of(peer, "distortion") < 1.01 * of("adaLN", "distortion") and of(peer, "rate") < of("adaLN", "rate") - 4
-    sizes = [count_parameters(VAE(CONDITIONING[arm])) for arm in (peer, "spatial")]
-    assert 6 < sizes[0] / sizes[1] < 6.5
-
-
 def test_after_one_epoch_the_workaround_is_ahead(of):
     """tbl-arms:
     'At weight 0.01, after one epoch, the workaround (unconditional) is still ahead of every label, in all columns on
@@ -747,20 +790,10 @@ def test_what_moves_a_model_off_the_curve(of):
 
 
 def test_the_weight_swept(of):
-    """fig-rate-distortion:
-    'At 0.05 the judge sees the wished class more often than at 0.01', 'but in samples that vary little'
-    """
-    small, less, middle, large = "spatial, weight 0.0005", "spatial, weight 0.002", "spatial", "spatial, weight 0.05"
-    sweep = (small, less, middle, large)
-    assert min(sweep, key=lambda arm: of(arm, "frechet_distance")) == middle
-    assert [of(arm, "distortion") for arm in sweep] == sorted(of(arm, "distortion") for arm in sweep)
-    assert max(sweep, key=lambda arm: of(arm, "coverage")) == middle
-    assert abs(of(small, "conditional_accuracy") - 0.1) < 0.02
-    assert of(large, "conditional_accuracy") > of(middle, "conditional_accuracy") + 0.05
-    score = "classification_accuracy_score"
-    assert of(large, score) > of(middle, score) + 0.03
-    assert of(large, "coverage") < 0.1 < of(middle, "coverage") and min(of(arm, "active_units") for arm in sweep) >= 45
-    assert of(large, "recall") < 0.01 < 0.2 < of(middle, "recall")
+    """fig-rate-distortion: 'The weight moves a model along a curve'"""
+    sweep = ("spatial, weight 0.0005", "spatial, weight 0.002", "spatial", "spatial, weight 0.05")
+    distortion, rate = ([of(arm, measure) for arm in sweep] for measure in ("distortion", "rate"))
+    assert distortion == sorted(distortion) and rate == sorted(rate, reverse=True)
 
 
 WEIGHTS = ("spatial, weight 0.0005", "spatial, weight 0.002", "spatial", "spatial, weight 0.05")
@@ -795,16 +828,14 @@ def test_the_pictures_of_the_four_weights(data):
 def test_a_smaller_weight_lowers_distortion_and_costs_nats(at_weights):
     """kl_weight fig-curve:
     'each step to a smaller weight lowers distortion', 'Nearly half of them carry less than 0.1 nats', 'at full
-    width, after 20 epochs (one seed each), three or four of a conditional model's are switched off at 0.01 already'
+    width, after 20 epochs (three seeds), three to eight of a conditional model's are switched off at 0.01 already'
     """
     distortion, rate = at_weights("distortion"), at_weights("rate")
     assert distortion == sorted(distortion) and rate == sorted(rate, reverse=True)
     assert [ARMS[arm].kl_weight for arm in WEIGHTS] == [0.0005, 0.002, 0.01, 0.05]
     assert min(at_weights("active_units")) > 40
-    assert {49 - run["active_units"] for arm in ("spatial", "adaLN") for run in measured(f"{arm}, full width")} == {
-        3,
-        4,
-    }
+    off = [49 - run["active_units"] for arm in ("spatial", "adaLN") for run in measured(f"{arm}, full width")]
+    assert len(off) == 6 and (min(off), max(off)) == (3, 8)
     faint = [sum(nats < 0.1 for nats in run["kl_per_dimension"]) for run in measured(WEIGHTS[-1])]
     assert 0.4 * 49 < mean(faint) < 0.5 * 49
 
@@ -833,10 +864,10 @@ def test_class_aware_sampling_rescues_the_smallest_weight(at_weights):
     score = "conditional_accuracy"
     (small,) = measured("unconditional, weight 0.0005, full width")
     for arm in ("spatial", "adaLN"):
-        (aware,) = measured(f"{arm}, full width, class-aware")
-        assert aware[score] > small[score] + 0.02
-        assert aware["frechet_distance"] > 2 * small["frechet_distance"]
-        assert aware["coverage"] < small["coverage"] - 0.1
+        for aware in measured(f"{arm}, full width, class-aware"):
+            assert aware[score] > small[score] + 0.02
+            assert aware["frechet_distance"] > 2 * small["frechet_distance"]
+            assert aware["coverage"] < small["coverage"] - 0.1
     for measure, sign in (("conditional_accuracy", 1), ("frechet_distance", -1), ("coverage", 1)):
         from_prior, aware = ([sign * value for value in at_weights(measure, arms)] for arms in (WEIGHTS, AWARE))
         assert min(from_prior) == from_prior[0] and min(aware[:2]) > max(*from_prior, aware[2])
