@@ -74,7 +74,7 @@ FULL_WIDTH = {
     "unconditional, full width": replace(FULL, model="unconditional"),
     "unconditional, weight 0.0005, full width": replace(FULL, model="unconditional", kl_weight=0.0005),
 }
-# What the plain recipe makes of them in five times the epochs.
+# By the plain recipe, in five times the epochs.
 PLAIN = {
     "adaLN, plain": Config("adaln", width=0.25, recipe="plain"),
     "spatial, plain, full width": Config("spatial", recipe="plain"),

@@ -128,7 +128,7 @@ def test_adaln_by_plain_stays_above_muon(study):
 
 def test_plain_at_full_width(study):
     """fig-recipes:
-    'So it is at full width (seed 42): plain comes down to', 'With another seed, spatial muon ends higher.'; and
+    'So it is at full width (seed 42): plain comes down to', 'Spatial muon of seed 44 ends higher.'; and
     TRAINING.md
     """
     plain, muon = (
@@ -155,8 +155,9 @@ def test_plain_at_full_width(study):
 
 def test_at_full_width_plain_draws_better_samples_at_the_same_loss(of):
     """fig-recipes:
-    'Yet the same loss is not the same model. At full width plain's samples are the better ones', 'for more distortion
-    and fewer nats. Those of the small adaLN model are not.'
+    'Yet nearly the same loss is not the same model. At full width plain's samples (one seed) score better', 'for more
+    distortion and fewer nats; in accuracy score and recall, only adaLN's do. The small adaLN model's do not.', 'Two
+    recipes can end at nearly the same loss with other samples.'
     """
     for model in ("spatial", "adaLN"):
         (plain,), muon = measured(f"{model}, plain, full width"), measured(f"{model}, full width")
@@ -166,6 +167,8 @@ def test_at_full_width_plain_draws_better_samples_at_the_same_loss(of):
         ):  # fmt: skip
             ends_at = better(run[measure] for run in muon)
             assert better(plain[measure], ends_at) == plain[measure] != ends_at
+        for measure in (SCORE, "recall"):
+            assert (plain[measure] > max(run[measure] for run in muon)) == (model == "adaLN")
     small = [run["conditional_accuracy"] for run in measured("adaLN, 20 epochs")]
     assert of("adaLN, plain", "conditional_accuracy") < mean(small)
     assert of("adaLN, plain", "frechet_distance") > max(run["frechet_distance"] for run in measured("adaLN, 20 epochs"))
@@ -256,7 +259,7 @@ def test_the_small_weight_buys_sharpness_with_nats(ends):
 
 def test_adaln_ends_lower_at_both_widths(ends, study):
     """fig-curves-both:
-    'It is: adaLN ends lower in both', 'every adaLN run below every spatial one. So it is at a
+    'For these seeds it is: adaLN ends lower in both', 'every adaLN run below every spatial one. So it is at a
     quarter of the width', 'At full width the lead is about a third of that'
     """
     (spatial, _), (adaln, _) = ends[SPATIAL], ends[ADALN]
@@ -271,13 +274,14 @@ def test_adaln_ends_lower_at_both_widths(ends, study):
 
 def test_one_seed_alone_would_have_told_another_story(study):
     """tbl-results:
-    'over three seeds', 'adaLN is ahead on both sides, in distortion with every seed, in rate on average. Of seed 42
-    alone we would say that it pays ... nats for its lower distortion; the seeds after it took that back', 'adaLN ends a
-    little lower than the class map, with every seed'
+    'over three seeds', 'adaLN is ahead in distortion with every seed; in rate on average, where seeds overlap. Of seed
+    42 alone we would say that it pays ... nats for its lower distortion; the seeds after it took that back', 'adaLN
+    ends a little lower than the class map, with every seed'
     """
     spatial, adaln = (reached(study, f"{model}, full width") for model in ("spatial", "adaLN"))
     assert max(distortion for _, distortion in adaln) < min(distortion for _, distortion in spatial)
     assert mean(rate for rate, _ in adaln) < mean(rate for rate, _ in spatial)
+    assert max(rate for rate, _ in adaln) > min(rate for rate, _ in spatial)
     assert [one[0] > other[0] for one, other in zip(adaln, spatial, strict=True)] == [True, False, False]
     seeds = [run["seed"] for run in study if run["arm"] in ("spatial, full width", "adaLN, full width")]
     assert len(seeds) == 6 and seeds == sorted(seeds)  # so that the first is 42
@@ -419,8 +423,8 @@ def test_the_judges_are_as_good_as_the_text_says():
 
 def test_adaln_does_what_it_is_told_more_often(generated, small):
     """tbl-generation:
-    'adaLN does what it is told more often, with every seed, and leads a little in Fréchet distance; the spatial model's
-    samples vary more (in recall, folded above, with every seed). The rest differs by no more than seeds do', 'width (in
+    'adaLN does what it is told more often, with every seed, and leads a little in Fréchet distance; the spatial model
+    leads in recall (folded above), with every seed. The rest differs by no more than seeds do', 'width (in
     other batches) buys somewhat more here than the way the label is fed'; and the summary's 'and its samples are read
     as asked more often'
     """
@@ -676,7 +680,8 @@ def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(
 def test_the_judge_along_the_blends(ends):
     """fig-blend-judge:
     'Even that line is curved', 'both models rise steadily', 'pixels soon count as a boot',
-    'adaLN takes its largest step late, between 70 and 80 %', 'the judge is not convinced in the end'
+    'adaLN takes its largest step late, between 70 and 80 %', 'Even by the unmixed coats the judge is only half
+    convinced.'
     """
     judge, shares = load_judge(), torch.linspace(0, 1, 11)
     many = noise(ends[ADALN][1], 32, seed=3)
@@ -700,7 +705,7 @@ def test_the_judge_along_the_blends(ends):
     assert adaln.diff().argmax() == 7 and spatial.diff().argmax() < 7 and pixels.diff().argmax() < 7
     assert adaln[7] < 0.4 and adaln[8] > 0.6 and min(spatial[7], pixels[7]) > 0.6
     assert adaln.diff().max() > 1.5 * steepest
-    assert max(sure(blends(name, 2, 4), 4).max() for name in (SPATIAL, ADALN)) < 0.65
+    assert all(0.45 < sure(blends(name, 2, 4), 4)[-1] < 0.65 for name in (SPATIAL, ADALN))
 
 
 AT_THIS_WEIGHT = [arm for arm, config in CONDITIONING.items() if config.kl_weight == 0.01]

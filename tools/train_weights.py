@@ -122,6 +122,7 @@ def card() -> str:
         config, last, cost = model.config, record["history"][-1], record["half_precision"]
         after = losses(record["history"], config.kl_weight)
         lowest = min(after)
+        average = f"average of weights {config.ema_decay:g}" if config.ema_decay else "no average of weights"
         overfit = f"; it was {lowest:.5f} after epoch {after.index(lowest) + 1}" if lowest < 0.99 * after[-1] else ""
         seeds = ", ".join(
             f"{loss:.5f} (seed {seed}{', ships' if int(seed) == config.seed else ''})"
@@ -137,7 +138,7 @@ def card() -> str:
             f"({count_parameters(model.decoder):,} in the decoder) |",
             f"| trained | recipe `{config.recipe}`: {config.epochs} epochs, batch {config.batch_size}, "
             f"{config.optimizer} {config.learning_rate:g} ({config.schedule}), "
-            f"average of weights {config.ema_decay:g}; KL weight {config.kl_weight:g} |",
+            f"{average}; KL weight {config.kl_weight:g} |",
             f"| made on | {record['made_on']}; {sum(row['seconds'] for row in record['history']) / 60:.0f} minutes of "
             f"training; torch {record['versions']['torch']} |",
             f"| test loss | {seeds}{overfit} |",
