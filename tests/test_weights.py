@@ -13,6 +13,7 @@ from cvae_support.config import Config
 from cvae_support.latents import first_per_class, latent_map, reconstruct
 from cvae_support.losses import vae_loss
 from cvae_support.study import FULL, MUON, SEEDS
+from cvae_support.trained import load_or_train
 from cvae_support.training import train
 
 SHIPPED = sorted(SHIPPED_FOLDER.glob("*.json"))
@@ -35,6 +36,12 @@ def test_what_the_page_and_the_study_ask_for_ships(name, base, data):
         (settings,) = re.findall(r"^settings = (dict\(.*\))", page, re.M)
         assert Config(**eval(settings)) == FULL
         assert re.search(rf'Config\("{model}", .*\*\*settings, seed={config.seed}\)', page)
+
+
+@pytest.mark.parametrize("model", ["spatial", "adaln"])
+def test_the_tutorials_own_settings_ship(model, data, capsys):
+    load_or_train(Config(model), data)
+    assert f"{model}-w1-kl0.01-plain: shipped weights, 100 epochs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
