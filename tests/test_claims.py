@@ -154,7 +154,7 @@ def test_plain_at_full_width(study):
     assert f"one seed of three (44) ends higher by `muon`, at {muon['spatial'][2][-1]:.5f}" in text
 
 
-def test_at_full_width_plain_draws_better_samples_at_the_same_loss(of):
+def test_at_full_width_plain_draws_better_samples_at_nearly_the_same_loss(of):
     """fig-recipes:
     'Yet nearly the same loss is not the same model. At full width plain's samples (one seed) score better', 'for more
     distortion and fewer nats; in accuracy score and recall, only adaLN's do. The small adaLN model's do not.', 'Two
@@ -444,10 +444,10 @@ def test_adaln_does_what_it_is_told_more_often(generated, small):
             assert min(spatial) > max(adaln) + 0.02
         else:
             assert abs(mean(adaln) - mean(spatial)) < max(max(seeds) - min(seeds) for seeds in (spatial, adaln))
-    lead = {measure: generated["adaln"][measure] - generated["spatial"][measure] for measure in OF_SAMPLES}
+    lead = generated["adaln"]["conditional_accuracy"] - generated["spatial"]["conditional_accuracy"]
     for model in ("spatial", "adaln"):
         gained = generated[model]["conditional_accuracy"] - small[model]["conditional_accuracy"]
-        assert gained > 1.2 * lead["conditional_accuracy"] > 0
+        assert gained > 1.2 * lead > 0
 
 
 def test_small_adaln_is_ahead_run_by_run():
