@@ -83,11 +83,22 @@ def training_text():
 
 
 def test_the_lead_of_the_fast_recipe_shrinks_with_the_length_of_the_run(study):
-    """few_epochs fig-recipes: 'which that average passes in epoch ...: the lead shrinks as runs get longer'"""
+    """few_epochs fig-recipes:
+    'which that average passes in epoch ...: ... times the epochs, where it was ...', 'The lead shrinks as runs get
+    longer, with every seed.'
+    """
     short, long = (at_epoch(study, arm) for arm in ("spatial, 4 epochs", "fast, 20 epochs"))
     assert len(long) == len(SEEDS) and ARMS["fast, 20 epochs"].epochs == ARMS["plain"].epochs / 5
     caught_up, passed = (first_epoch(average_of_plain(study), mean(ends)) for ends in (short, long))
     assert passed / 20 < 0.8 * caught_up / 4
+    lead = {
+        arm: [
+            first_epoch(plain, run[-1]) / len(run)
+            for plain, run in zip(curves(study, "plain"), curves(study, arm), strict=True)
+        ]
+        for arm in ("spatial, 4 epochs", "fast, 20 epochs")
+    }
+    assert all(after < before for before, after in zip(*lead.values(), strict=True))
     said = f"shrinks as runs get longer (its 20 epochs end where `plain` is after {passed})"
     assert f"the lead of `fast` {said}" in training_text()
 
@@ -95,7 +106,8 @@ def test_the_lead_of_the_fast_recipe_shrinks_with_the_length_of_the_run(study):
 def test_muon_keeps_more_of_the_lead(study):
     """few_epochs fig-recipes:
     'keeps more of it, on average', 'with one seed of three fast ends lower than muon', 'with Muon less, on average',
-    'takes some 90 to the same loss (for small models, on average)'
+    'some 90 to the same loss, on average over three seeds that differ much', 'By its end plain is at ..., level with
+    muon.'
     """
     muon, average = at_epoch(study, "spatial, 20 epochs", 20), average_of_plain(study)
     level = first_epoch(average, mean(muon))
@@ -130,9 +142,9 @@ def test_adaln_by_plain_ends_near_muon(study):
 
 def test_plain_at_full_width(study):
     """few_epochs tbl-full:
-    'From seed 42 it is not, in any of its 100 epochs. But the gap is small, and the spatial run by muon from seed 44
-    ends higher than plain does from 42.', 'Muon ends with the better reconstructions, plain with the cheaper codes.';
-    and TRAINING.md
+    'From seed 42 it is not, in any of its 100 epochs, though for adaLN by a hair. And the spatial run by muon from
+    seed 44 ends higher than plain does from 42.', 'Muon ends with the better reconstructions, plain with the cheaper
+    codes.'; and TRAINING.md
     """
     plain, muon = (
         {model: curves(study, f"{model}, {which}") for model in ("spatial", "adaLN")}
@@ -170,7 +182,8 @@ def test_plain_at_full_width(study):
 def test_at_full_width_plain_draws_better_samples_at_nearly_the_same_loss():
     """sec-recipe:
     'Yet nearly the same loss is not the same model. At full width plain's samples (one seed) score better', 'for more
-    distortion and fewer nats', 'Two recipes can end at nearly the same loss with other samples.'
+    distortion and fewer nats. The small adaLN model's do not.', 'Two recipes can end at nearly the same loss with other
+    samples.'
     """
     for model in ("spatial", "adaLN"):
         (plain,), muon = measured(f"{model}, plain, full width"), measured(f"{model}, full width")
@@ -181,28 +194,31 @@ def test_at_full_width_plain_draws_better_samples_at_nearly_the_same_loss():
             ends_at = better(run[measure] for run in muon)
             assert better(plain[measure], ends_at) == plain[measure] != ends_at
         assert (plain["recall"] > max(run["recall"] for run in muon)) == (model == "adaLN")
+    small = [mean(run["conditional_accuracy"] for run in measured(f"adaLN, {by}")) for by in ("plain", "20 epochs")]
+    assert small[0] < small[1]
 
 
 def test_what_goes_with_the_better_samples(study):
     """few_epochs tbl-samples:
     'At full width plain, with one seed of each model, draws better samples than any of muon's three, by accuracy,
-    Fréchet distance and coverage; in recall, only the adaLN model does.', 'plain spends fewer nats, and the codes of
-    each class lie closer to the prior', 'The small adaLN model's gap is smaller by plain, too, and its samples are
-    worse.', 'five times the epochs go further into the training images than the test loss shows', 'by fewer than three
-    samples in a hundred'
+    Fréchet distance and coverage; in recall, only the adaLN model does.', 'There plain's samples are worse by
+    Fréchet distance, coverage and recall, with both seeds.', 'plain spends fewer nats, and by mean and covariance the
+    codes of each class lie closer to the prior', 'But the small adaLN model's gap is smaller by plain, too, and its
+    samples are worse.', 'lower by plain, where its samples are better. Of the small adaLN model it is ... and ...: not
+    lower, and there they are not.', 'by fewer than three samples in a hundred', 'at a quarter of the width it bought
+    better ones'
     """
     gap = "class_aggregate_gap"
+
+    def train_losses(arm):
+        last = [run["history"][-1] for run in study if run["arm"] == arm]
+        return [row["train_recon"] + 0.01 * row["train_kl"] for row in last]
+
     for model in ("spatial", "adaLN"):
         (plain,), muon = measured(f"{model}, plain, full width"), measured(f"{model}, full width")
         assert len(muon) == 3 and all(plain[key] < run[key] for run in muon for key in ("rate", gap))
-        history = {
-            run["arm"]: run["history"][-1] for run in study if run["arm"].startswith(model) and run["seed"] == 42
-        }
-        by_plain, by_muon = (
-            {part: history[arm][f"{part}_recon"] + 0.01 * history[arm][f"{part}_kl"] for part in ("train", "test")}
-            for arm in (f"{model}, plain, full width", f"{model}, full width")
-        )
-        assert by_plain["train"] < by_muon["train"] - 0.0003 and by_plain["test"] > by_muon["test"]
+        assert max(train_losses(f"{model}, plain, full width")) < min(train_losses(f"{model}, full width")) - 0.0003
+    assert mean(train_losses("adaLN, plain")) > mean(train_losses("adaLN, 20 epochs"))
     (plain,), muon = measured("adaLN, plain, full width"), measured("adaLN, full width")[2]
     assert 0 < plain["conditional_accuracy"] - muon["conditional_accuracy"] < 0.03
     plain, muon = measured("adaLN, plain"), measured("adaLN, 20 epochs")
@@ -210,8 +226,6 @@ def test_what_goes_with_the_better_samples(study):
     assert min(run["frechet_distance"] for run in plain) > max(run["frechet_distance"] for run in muon)
     for measure in ("coverage", "recall"):
         assert max(run[measure] for run in plain) < min(run[measure] for run in muon)
-    accuracy = [mean(run["conditional_accuracy"] for run in runs) for runs in (plain, muon)]
-    assert accuracy[0] < accuracy[1]
 
 
 def test_the_settings_tried_for_muon_are_closer_together_than_its_seeds(study):
@@ -261,9 +275,9 @@ def test_the_table_of_settings_for_muon(study):
 
 def test_small_batches_give_most_and_the_average_nothing(study):
     """few_epochs tbl-ingredients:
-    'over three seeds', 'with 64 images the loss is higher by several times the spread', 'Halving the peak rate costs
-    less', 'gains about as much as two seeds differ', 'gains nothing here', 'Only Muon lowers the loss further, by
-    several times the spread'
+    'over three seeds', 'Batches twice as large cost most, half the peak rate costs half as much. A rate that falls
+    gains with every seed, though not much more than two seeds differ. The average costs a trace, with every seed',
+    'Only Muon lowers the loss further', 'Of its changes small batches give most in the first epoch.'
     """
     whole = at_epoch(study, "spatial", 1)
     spread = stdev(whole)
@@ -272,9 +286,12 @@ def test_small_batches_give_most_and_the_average_nothing(study):
         for arm in ("batch 64, rate 0.006", "batch 32, rate 0.003", "constant rate", "no average", "Muon", "plain")
     }
     assert cost["batch 64, rate 0.006"] > 3 * spread and cost["plain"] > 5 * cost["batch 64, rate 0.006"]
-    assert cost["batch 32, rate 0.003"] < cost["batch 64, rate 0.006"]
+    assert 0.4 < cost["batch 32, rate 0.003"] / cost["batch 64, rate 0.006"] < 0.6
     assert 0 < cost["constant rate"] < 1.5 * spread and abs(cost["no average"]) < 0.5 * spread
     assert cost["Muon"] < -3 * spread
+    for arm, sign in (("constant rate", 1), ("no average", -1)):
+        pairs = zip(at_epoch(study, arm, 1), whole, strict=True)
+        assert all(sign * (other - own) > 0 for other, own in pairs)
     assert all(len(at_epoch(study, arm, 1)) == len(SEEDS) == 3 for arm in ("spatial", *cost))
 
 
@@ -287,9 +304,9 @@ def test_a_run_cut_short_is_nearly_a_short_run(study):
 
 def test_the_main_post_sums_the_recipes_up(study):
     """sec-recipe:
-    'over three seeds', 'With 64 the loss is higher by several times the spread over seeds', 'gains about as much as
-    two seeds differ', 'gains nothing here', 'lowers the loss further, by several times the spread', 'about a fifth of
-    the epochs'
+    'over three seeds', 'With 64 the loss is higher by several times the spread over seeds', 'Half the peak costs half
+    of what larger batches do; falling gains about as much as two seeds differ', 'gains nothing here (over 200 steps)',
+    'lowers the loss further, by several times the spread', 'about a fifth of the epochs'
     """
     test_small_batches_give_most_and_the_average_nothing(study)
     test_the_fast_recipe_needs_a_fifth_of_the_epochs(study)
