@@ -871,10 +871,16 @@ def test_what_moves_a_model_off_the_curve(of):
 
 
 def test_the_weight_swept(of):
-    """fig-rate-distortion: 'The weight moves a model along a curve'"""
+    """fig-rate-distortion:
+    'The weight moves a model along a curve', 'Blind encoders lie to the right: more nats, at much the same distortion.'
+    """
     sweep = ("spatial, weight 0.0005", "spatial, weight 0.002", "spatial", "spatial, weight 0.05")
     distortion, rate = ([of(arm, measure) for arm in sweep] for measure in ("distortion", "rate"))
     assert distortion == sorted(distortion) and rate == sorted(rate, reverse=True)
+    for model in ("spatial", "added", "adaLN"):
+        blind = f"{model}, blind encoder"
+        assert of(blind, "rate") > of(model, "rate") + 1
+        assert abs(of(blind, "distortion") - of(model, "distortion")) < 0.25
 
 
 WEIGHTS = ("spatial, weight 0.0005", "spatial, weight 0.002", "spatial", "spatial, weight 0.05")

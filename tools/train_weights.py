@@ -175,8 +175,9 @@ def main(arguments: list[str] | None = None) -> None:
         if config.model != "unconditional":
             latent_map(*load_model(shipped), data, MAPPED, SHIPPED_FOLDER)
         if config.name == FULL_WIDTH["adaLN, full width"].name:  # the page's own model
-            draw_samples(load_model(shipped)[0])
-            draw_sprite(load_model(shipped)[0])
+            model, _ = load_model(shipped)
+            draw_samples(model)
+            draw_sprite(model)
     CARD.write_text(card(), encoding="utf-8")
 
 
