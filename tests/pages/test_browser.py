@@ -5,7 +5,6 @@ import gzip
 import pytest
 
 POST = "posts/class_conditional_vae/class_conditional_vae.html"
-FIGURES = 17  # drawn by Plotly
 GRID = '.cvae-figure[aria-label^="Ten rows of eight generated"][aria-label*="spatial"]'
 MAP = '.cvae-figure[aria-label^="A scatter of 3,000"]'
 
@@ -44,7 +43,8 @@ def read_through(page):
         page.evaluate(f"window.scrollTo(0, {y})")
         page.wait_for_timeout(40)
         y += 600
-    page.locator(".cvae-figure svg.main-svg:first-child").nth(FIGURES - 1).wait_for(state="attached")
+    last = page.locator(".cvae-figure").count() - 1
+    page.locator(".cvae-figure svg.main-svg:first-child").nth(last).wait_for(state="attached")
 
 
 def look_at(page, selector):
@@ -283,7 +283,7 @@ def test_on_paper_there_is_everything_but_navigation(address, visit):
     page.emulate_media(media="print")
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     page.wait_for_timeout(1500)
-    assert page.locator(".cvae-figure svg.main-svg:first-child").count() >= FIGURES
+    assert page.locator(".cvae-figure svg.main-svg:first-child").count() >= page.locator(".cvae-figure").count() > 0
     assert page.locator("main details:not([open])").count() == 0
     assert page.locator("#quarto-header, #quarto-sidebar, .bar, .toc").count() >= 2
     assert page.locator("#quarto-header, #quarto-sidebar, .bar, .toc").locator("visible=true").count() == 0
