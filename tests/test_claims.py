@@ -304,8 +304,8 @@ def test_a_run_cut_short_is_nearly_a_short_run(study):
 
 def test_the_main_post_sums_the_recipes_up(study):
     """sec-recipe:
-    'over three seeds', 'With 64 the loss is higher by several times the spread over seeds', 'Half the peak costs half
-    of what larger batches do; falling gains about as much as two seeds differ', 'gains nothing here (over 200 steps)',
+    'over three seeds', 'With 64 the loss is higher by several times the spread over seeds', 'Falling gains
+    about as much as two seeds differ', 'gains nothing here (over 200 steps)',
     'lowers the loss further, by several times the spread', 'about a fifth of the epochs'
     """
     test_small_batches_give_most_and_the_average_nothing(study)
@@ -563,9 +563,10 @@ def test_class_aware_sampling_wins_in_accuracy_score(generated):
 
 def test_the_label_helps_and_the_prior_costs(generated):
     """tbl-generation:
-    'every column improves (recall, folded above, does not), and both beat the workaround, in accuracy score by no more
-    than seeds differ', 'At the same weight the label helps; drawing from the prior costs.', 'Drawn alike, after 20
-    epochs, a label helps at the same KL weight; drawing from the prior costs'
+    'Drawn alike, both beat the workaround, in accuracy score by no more than seeds differ', 'both beat themselves
+    drawn from the prior: every column improves (recall, folded above, does not)', 'At the same weight the label helps;
+    drawing from the prior costs.', 'Drawn alike, after 20 epochs, a label helps at the same KL weight; drawing from
+    the prior costs'
     """
     seeds = [run[SCORE] for run in measured("unconditional, 20 epochs")]
     for model in ("spatial", "adaln"):
@@ -595,8 +596,8 @@ def test_over_which_seeds_samples_are_averaged():
 def test_the_sharp_model_leads_with_class_aware_codes(generated):
     """tbl-generation:
     'hopeless when sampled from the prior', 'it leads by far in Fréchet distance and coverage, by a little in accuracy
-    score.', 'In variety the workaround at 0.0005 is hard to beat; in accuracy, from the
-    prior, only full-width adaLN clearly beats it'
+    score.', 'The workaround at 0.0005 is hard to beat in variety. In accuracy only full-width adaLN clearly beats it,
+    of the models drawn from the prior'
     """
     sharp, others = generated["sharp"], [model for name, model in generated.items() if name != "sharp"]
     score = "classification_accuracy_score"
@@ -738,9 +739,9 @@ def test_a_blind_encoder_leaves_the_class_in_z(of):
 
 def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(of):
     """fig-leakage:
-    'with a blind encoder nearly as often', 'it takes training', 'more often than off those of a model without
-    labels', 'Some of the class stays in', 'offset can line up the classes', 'after 20 epochs a linear probe finds
-    next to nothing, an MLP still some'
+    'with a blind encoder nearly as often', 'little above chance', 'it takes training', 'more often than off those of a
+    model without labels', 'Some of the class stays in', 'offset can line up the classes', 'after 20 epochs a
+    linear probe finds next to nothing, an MLP still some'
     """
     linear = "probe_linear_accuracy"
     for model in ("spatial", "adaLN"):
@@ -749,6 +750,7 @@ def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(
         assert of(f"{model}, 4 epochs", linear) > of(f"{model}, 20 epochs", linear) + 0.1
         assert of(model, "probe_mlp_accuracy") > of(f"{model}, 20 epochs", "probe_mlp_accuracy") + 0.2
         assert of(f"{model}, 20 epochs", "probe_mlp_accuracy") > 0.3 > 2 * of(f"{model}, 20 epochs", linear)
+        assert 0.1 < of(f"{model}, 20 epochs", linear) < 0.15
     assert of("spatial", "probe_mlp_accuracy") > of("unconditional", "probe_mlp_accuracy") + 0.01
 
 
@@ -756,8 +758,7 @@ def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(
 def test_the_judge_along_the_blends(ends):
     """fig-blend-judge:
     'Even that line is curved', 'both models rise steadily', 'pixels soon count as a boot',
-    'adaLN takes its largest step late, between 70 and 80 %', 'Even by the unmixed coats the judge is only half
-    convinced.'
+    'adaLN takes its largest step late, between 70 and 80 %'
     """
     judge, shares = load_judge(), torch.linspace(0, 1, 11)
     many = noise(ends[ADALN][1], 32, seed=3)
@@ -781,7 +782,6 @@ def test_the_judge_along_the_blends(ends):
     assert adaln.diff().argmax() == 7 and spatial.diff().argmax() < 7 and pixels.diff().argmax() < 7
     assert adaln[7] < 0.4 and adaln[8] > 0.6 and min(spatial[7], pixels[7]) > 0.6
     assert adaln.diff().max() > 1.5 * steepest
-    assert all(0.45 < sure(blends(name, 2, 4), 4)[-1] < 0.65 for name in (SPATIAL, ADALN))
 
 
 AT_THIS_WEIGHT = [arm for arm, config in CONDITIONING.items() if config.kl_weight == 0.01]
@@ -853,9 +853,9 @@ def test_after_one_epoch_the_workaround_is_ahead(of):
 
 def test_what_moves_a_model_off_the_curve(of):
     """fig-rate-distortion:
-    'Longer training (open markers) and the label-channel peer lead below it; width (with a dot) lowers the distortion',
-    'And a label saves nats: to name one of ten takes 2.3', 'more than the spatial one at its distortion', 'seeds differ
-    by as much'
+    'Longer training (open markers) and the label-channel peer lead below it, to fewer nats and less distortion; width
+    (with a dot) lowers the distortion', 'And a label saves nats: to name one of ten takes 2.3', 'more than the spatial
+    one at its distortion', 'The rates of the former's own seeds differ by as much'
     """
     pairs = [("spatial, 20 epochs", "spatial"), ("adaLN, 20 epochs", "adaLN"), ("label-channel peer", "spatial")]
     for better, worse in pairs:
