@@ -754,6 +754,14 @@ def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(
     assert of("spatial", "probe_mlp_accuracy") > of("unconditional", "probe_mlp_accuracy") + 0.01
 
 
+def test_at_full_width_the_probes_find_less_with_a_label():
+    """tbl-latents: 'With a label the probes find far less of the class'"""
+    for probe in ("probe_linear_accuracy", "probe_mlp_accuracy"):
+        with_label = [run[probe] for arm in ("spatial", "adaLN") for run in measured(f"{arm}, full width")]
+        without = [run[probe] for arm in (PAGE["aware"], PAGE["sharp"]) for run in measured(arm)]
+        assert max(with_label) < min(without) / 2
+
+
 @torch.no_grad()
 def test_the_judge_along_the_blends(ends):
     """fig-blend-judge:
