@@ -250,6 +250,19 @@ def test_code_unfolds_with_the_keyboard(address, visit):
     assert fold.get_attribute("open") is not None
 
 
+def test_every_formula_of_its_own_line_fits_a_phone(address, visit):
+    """Its end would be out of sight, and with it the point: a formula scrolls, but shows no bar that says so."""
+    page = visit(f"{address}/{POST}", width=420)
+    formulas = page.locator("main math[display=block]")
+    assert formulas.count() > 5
+    too_wide = """(formulas) => formulas.filter((formula) => {
+      let box = formula;
+      while (box.tagName !== "MAIN" && box.scrollWidth <= box.clientWidth + 1) box = box.parentElement;
+      return box.tagName !== "MAIN";
+    }).map((formula) => formula.textContent)"""
+    assert formulas.evaluate_all(too_wide) == []
+
+
 def test_no_line_starts_with_the_comma_after_a_formula(address, visit):
     """At any width: a mark that starts a line is left of the formula it follows."""
     page = visit(f"{address}/{POST}")
