@@ -111,11 +111,12 @@ ARMS = {
     **MUON_SEARCH,
     "fast, 20 epochs": replace(FAST, epochs=20),  # like those with Muon, a fifth of what "plain" takes
     "plain": Config("spatial", width=0.25, recipe="plain"),
+    "plain, averaged": Config("spatial", width=0.25, recipe="plain", epochs=20, ema_decay=0.998),
 }
 
 
 # Long runs that only give a direction: the study asks for one seed of them, and keeps others that there are.
-ONE_SEED = ("muon, 20 epochs, rate 0.01", "muon, 20 epochs, batch 16", *PLAIN)
+ONE_SEED = ("muon, 20 epochs, rate 0.01", "muon, 20 epochs, batch 16", "plain, averaged", *PLAIN)
 
 
 def runs(arms: dict[str, Config]) -> Iterator[tuple[str, Config]]:

@@ -6,6 +6,7 @@ the main post), then the words, in quotes. They must stand there to the letter.
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -126,6 +127,19 @@ def test_muon_keeps_more_of_the_lead(study):
     assert f"`plain` reaches in {level}, on average over three seeds (seed by seed: {by_seed})" in training_text()
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"where the plain recipe's {level} do" in changes
+
+
+def test_an_average_gives_plain_a_little(study):
+    """few_epochs fig-recipes:
+    'if it kept an average too? With a few fewer. One run (seed 42, an average over some 500 steps)'; and TRAINING.md
+    """
+    (averaged,), own = curves(study, "plain, averaged"), curve(study, "plain", 42)
+    config = ARMS["plain, averaged"]
+    assert len(averaged) == config.epochs == 20 and round(1 / (1 - config.ema_decay)) == 500
+    assert config == replace(ARMS["plain"], epochs=20, ema_decay=0.998)
+    level = first_epoch(own, averaged[-1])
+    assert 22 <= level <= 26 and first_epoch(curve(study, "fast, 20 epochs", 42), averaged[-1]) < 10
+    assert f"(decay 0.998, seed 42) `plain` is after 20 epochs where it is after {level} without" in training_text()
 
 
 def test_adaln_by_plain_ends_near_muon(study):
