@@ -395,7 +395,7 @@ def test_the_offset_lines_the_classes_up(ends, data):
     '(unconditional model: over 10 %)'
     """
     share = {}
-    for name, count in ((SPATIAL, 300), (CLEAR, 100)):  # the map has 300 of each class; a share so large needs fewer
+    for name, count in ((SPATIAL, 150), (CLEAR, 100)):  # the map has 300 of each class; with fewer the share is larger
         index = first_per_class(data.test_labels, count)
         mu = encode_means(ends[name][1], data.test_images[index], data.test_labels[index])
         of_class = mu.view(10, count, -1).mean(dim=1)

@@ -59,7 +59,8 @@ def look_at(page, selector):
 def test_the_post_is_light(address, browser):
     """The numbers that hold a reader on a phone, measured after every figure is drawn."""
     script, paint = [], []
-    for _ in range(2):  # the better of two: other work on this machine is not the page's
+    while len(script) < 2 and not (script and script[0] < 2 and paint[0] < 1_000):
+        # A second time where the first is slow: other work on this machine is not the page's.
         context = browser.new_context(viewport={"width": 1300, "height": 900})
         page, asked, loaded = context.new_page(), [], []
         page.on("request", lambda request, asked=asked: asked.append(request.url))

@@ -147,10 +147,12 @@ def test_the_listing_says_how_long_the_text_takes_to_read(quarto_site):
     listing = (quarto_site / "index.html").read_text(encoding="utf-8")
     for path in POSTS:
         text = path.read_text(encoding="utf-8").split("---\n", 2)[2]
+        captions = re.findall(r'(?m)^#\| tbl-cap: "(.*)"$', text)
         code = r"(?ms)^```.*?^```$"
         folded = r'(?ms)^(:{3,}) \{[^}\n]*collapse="true".*?^\1$'
         for left_out in (code, folded, r"(?s)\$\$.*?\$\$", r"\$[^$\n]+\$", r"(?m)^\|.*", r"(?m)^:::.*", r"\{[^}\n]*\}"):
             text = re.sub(left_out, " ", text)
+        text += " ".join(captions)
         expected = len(re.findall(r"\S*\w\S*", text)) / 200
         card = listing.split(f"/{path.stem}.html", 1)[1].split('data-listing-reading-time-sort="', 1)[0]
         shown = int(re.search(r'class="listing-reading-time[^>]*>(\d+) min<', card)[1])
