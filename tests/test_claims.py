@@ -167,8 +167,9 @@ def test_plain_at_full_width(study):
     assert all(len(run) == 100 for runs in plain.values() for run in runs)
     lowest = {model: min(run) for model, (run,) in plain.items()}
     assert all(lowest[model] > curve(study, f"{model}, full width", 42)[-1] for model in plain)
-    above = {model: [run[-1] > plain[model][0][-1] for run in runs] for model, runs in muon.items()}
-    assert above == {"spatial": [False, False, True], "adaLN": [False] * 3}
+    for height in (lowest, {model: run[-1] for model, (run,) in plain.items()}):
+        above = {model: [run[-1] > height[model] for run in runs] for model, runs in muon.items()}
+        assert above == {"spatial": [False, False, True], "adaLN": [False] * 3}
     for model in plain:
         recon, kl = (
             {
@@ -307,6 +308,18 @@ def test_small_batches_give_most_and_the_average_nothing(study):
         pairs = zip(at_epoch(study, arm, 1), whole, strict=True)
         assert all(sign * (other - own) > 0 for other, own in pairs)
     assert all(len(at_epoch(study, arm, 1)) == len(SEEDS) == 3 for arm in ("spatial", *cost))
+
+
+def test_the_third_post_tells_the_recipes_as_they_are():
+    """few_epochs sec-recipes:
+    '32 images a step make eight times as many steps', 'Its peak is six times the constant rate', 'the last 500 steps',
+    'muon took batches of 128, at a peak rate of 0.012 and with an average over some 200 steps'
+    """
+    plain, fast = RECIPES["plain"], RECIPES["fast"]
+    assert plain["batch_size"] == 8 * fast["batch_size"] == 8 * 32
+    assert fast["learning_rate"] == pytest.approx(6 * plain["learning_rate"])
+    assert round(1 / (1 - fast["ema_decay"])) == 500 and round(1 / (1 - FULL.ema_decay)) == 200
+    assert (FULL.batch_size, FULL.learning_rate) == (128, 0.012)
 
 
 def test_a_run_cut_short_is_nearly_a_short_run(study):
