@@ -51,7 +51,7 @@ notebook: $(INSTALLED)  ## make the .ipynb of every post from its .qmd
 # The tests of the package alone, which need none of what makes the site.
 ON ?= 3.10
 VERSIONS ?= lowest-direct
-PACKAGE_TESTS := $(addprefix tests/test_,checkpoints.py cpu.py data.py faults.py losses.py models.py properties.py weights.py)
+PACKAGE_TESTS := $(addprefix tests/test_,checkpoints.py cpu.py data.py faults.py losses.py models.py muon.py properties.py weights.py)
 
 offline: site  ## build the site once more without any network (Linux, as root)
 	@rm -rf _site

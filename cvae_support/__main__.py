@@ -40,6 +40,7 @@ def find_weights(name: str) -> Path:
 
 
 def shipped_names() -> list[str]:
+    """The names of the weights that ship with the package."""
     return sorted(path.stem for path in SHIPPED_FOLDER.glob("*.json"))
 
 
@@ -93,12 +94,12 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
             f"the judges know the garments of Fashion-MNIST only, at 28 x 28; {arguments.weights} was trained on "
             f"{side} x {side} images of {len(record['classes'])} classes: {', '.join(record['classes'])}"
         )
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)  # better to fail now than after minutes
-        is_new = not arguments.out.exists()
-        arguments.out.open("ab").close()
-        if is_new:
-            arguments.out.unlink()
+    if arguments.out:  # better to fail now than after minutes
+        if arguments.out.is_dir():
+            raise IsADirectoryError(f"--out must name a .json file, and {arguments.out} is a folder")
+        trial = arguments.out.with_name(f"{arguments.out.name}.trial")
+        write_atomically(trial, b"")
+        trial.unlink()
     seeds = list(range(arguments.seeds))
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), transient=True) as bar:
         task = bar.add_task("", total=stages(seeds))
@@ -106,11 +107,11 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
             model, data, load_judge("judge"), load_judge("second"), seeds,
             progress=lambda stage: bar.update(task, description=stage, advance=1),
         )  # fmt: skip
+    Console().print(measures_table(found, read("floors") or {}))  # first: a disk that is full by now loses nothing
     if arguments.out:
         result = {"weights": record["weights"], "fingerprint": record["fingerprint"], "sampling_seeds": seeds}
         write_atomically(arguments.out, json.dumps(result | {"measures": found}, indent=1).encode())
         print(f"measures: {arguments.out}")
-    Console().print(measures_table(found, read("floors") or {}))
 
 
 def run_study(arguments: argparse.Namespace) -> None:

@@ -29,6 +29,7 @@ RECORD = frozenset({"config", "fingerprint", "weights", "sha256", "versions", "h
 # Of what is taken apart when it is used.
 TYPES = {"config": dict, "weights": str, "versions": dict, "history": list, "classes": list}
 ITEMS = {"history": dict, "classes": str}
+REMEDY = "Fetch it again; where it is of a run of your own, delete the run's folder to start over"
 
 
 class CheckpointError(RuntimeError):
@@ -96,9 +97,8 @@ def load_record(path: Path, needed: frozenset[str] = RECORD) -> dict[str, Any]:
         for name in needed & TYPES.keys():
             if not isinstance(record[name], TYPES[name]):
                 raise ValueError(f"its {name} is {record[name]!r}")
-        digest = record_digest(record)
-        if record.get("record_sha256", digest) != digest:  # records of earlier versions have none
-            raise ValueError("it is altered: its record_sha256 is not that of the rest")
+        if record["record_sha256"] != record_digest(record):
+            raise ValueError(f"it is altered: its record_sha256 is not that of the rest. {REMEDY}")
         for name in needed & ITEMS.keys():
             if not all(isinstance(item, ITEMS[name]) for item in record[name]):
                 raise ValueError(f"its {name} is {record[name]!r}")
@@ -126,7 +126,7 @@ def load_checkpoint(path: Path, needed: frozenset[str] = RECORD) -> tuple[dict[s
     except OSError as error:
         raise CheckpointError(f"{path} names {weights.name}, which cannot be read: {error}") from error
     if hashlib.sha256(content).hexdigest() != digest:
-        raise CheckpointError(f"{weights} is truncated or altered: its SHA-256 is not the one in {path.name}")
+        raise CheckpointError(f"{weights} is truncated or altered: its SHA-256 is not that in {path.name}. {REMEDY}")
     try:
         return load(content), record
     except SafetensorError as error:

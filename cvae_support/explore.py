@@ -109,7 +109,7 @@ class Explorer:
             lines = [f"<tr><td>{html.escape(n)}<td>{p:.0%}" for n, p in zip(classes, odds.tolist(), strict=True)]
             top = html.escape(classes[int(odds.argmax())])
             read.value = f"The judge reads: <b>{top}</b><table>{''.join(lines)}</table>"
-            y = torch.arange(len(classes), device=device)
+            y = torch.arange(len(classes))
             rows = {n: m.decode(latent(n).expand(len(y), -1, -1, -1), m.embed(y)) for n, m in models.items()}
             every.value = as_png(torch.cat([torch.cat(list(row[:, 0]), dim=1) for row in rows.values()]), 2)
             said = []

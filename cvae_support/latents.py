@@ -36,7 +36,7 @@ def class_grid(model: VAE, per_class: int, seed: int, shared: bool = False) -> T
     classes = model.config.num_classes
     z = noise(model, per_class if shared else classes * per_class, seed)
     z = z.repeat(classes, 1, 1, 1) if shared else z
-    y = torch.arange(classes, device=z.device).repeat_interleave(per_class)
+    y = torch.arange(classes).repeat_interleave(per_class)
     return model.decode(z, model.embed(y)).view(classes, per_class, *[model.config.image_size] * 2)
 
 
@@ -62,9 +62,8 @@ def interpolate(model: VAE, pair: Tensor, label: int, steps: int) -> Tensor:
 @torch.no_grad()
 def blend(model: VAE, label_a: int, label_b: int, shares: Tensor, z: Tensor) -> Tensor:
     """One z (1, 1, S/4, S/4) under (1 - a) c_A + a c_B for each share a of (K,): images (K, S, S)."""
-    device = z.device
-    c_a, c_b = (model.embed(torch.tensor([label], device=device)) for label in (label_a, label_b))
-    a = shares.to(device).view(-1, *[1] * (c_a.ndim - 1))
+    c_a, c_b = (model.embed(torch.tensor([label])) for label in (label_a, label_b))
+    a = shares.to(z.device).view(-1, *[1] * (c_a.ndim - 1))
     return model.decode(z.expand(len(shares), -1, -1, -1), torch.lerp(c_a, c_b, a)).squeeze(1)
 
 

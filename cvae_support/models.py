@@ -27,7 +27,7 @@ from cvae_support.peers import PEERS
 
 
 def check_images(x: Tensor, side: int) -> None:
-    """Raise ValueError unless x is a (B, 1, side, side) float tensor of finite numbers."""
+    """Raise ValueError unless x is a (B, 1, side, side) float tensor; on a CPU also unless its numbers are finite."""
     if x.ndim != 4 or x.shape[1:] != (1, side, side) or not x.is_floating_point():
         raise ValueError(
             f"x must be a (B, 1, {side}, {side}) float tensor in [0, 1], got {x.dtype} of shape {tuple(x.shape)}"
@@ -38,7 +38,7 @@ def check_images(x: Tensor, side: int) -> None:
 
 
 def check_labels(y: Tensor, num_classes: int) -> None:
-    """Raise ValueError unless y is a (B,) integer tensor with values in 0 .. num_classes - 1."""
+    """Raise ValueError unless y is a (B,) integer tensor; on a CPU also unless it lies in 0 .. num_classes - 1."""
     if y.dtype not in (torch.int64, torch.int32) or y.ndim != 1:
         raise ValueError(f"y must be a (B,) tensor of integers, got {y.dtype} of shape {tuple(y.shape)}")
     # Looking at the values would make a GPU wait for every batch, and break a compiled graph in two.
@@ -154,7 +154,7 @@ class VAE(nn.Module):
 
     forward(x (B, 1, S, S), y (B,)) -> recon (B, 1, S, S), mu, log_var, z (each (B, 1, S/4, S/4)).
     Kingma & Welling 2014; conditional: Sohn et al. 2015 with the prior p(z|y) = N(0, I).
-    Raises ValueError on images or labels that do not fit the configuration.
+    Raises ValueError on images or labels that do not fit the configuration; values are looked at on a CPU only.
     """
 
     encoder: Any  # Encoder, or a peer's
@@ -175,6 +175,7 @@ class VAE(nn.Module):
 
     @property
     def conditional(self) -> bool:
+        """Whether it takes a label."""
         return self.config.model != "unconditional"
 
     def latent_shape(self, batch: int) -> tuple[int, int, int, int]:
@@ -182,11 +183,14 @@ class VAE(nn.Module):
         return (batch, 1, self.config.latent_size, self.config.latent_size)
 
     def embed(self, y: Tensor) -> Tensor | None:
-        """The decoder's class embedding of y (B,): (B, 1, S/4, S/4) spatial, else (B, D); None if unconditional."""
+        """The decoder's class embedding of y (B,): (B, 1, S/4, S/4) spatial, else (B, D); None if unconditional.
+
+        y may lie on the CPU wherever the model is: it is checked there, then moved.
+        """
         if not self.conditional:
             return None
         check_labels(y, self.config.num_classes)
-        return self.decoder.embed(y)
+        return self.decoder.embed(y.to(next(self.parameters()).device))
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x (B, 1, S, S) in [0, 1], y (B,) -> mu, log_var of q(z|x, y), each (B, 1, S/4, S/4)."""
@@ -216,10 +220,9 @@ class VAE(nn.Module):
     def sample(self, y: Tensor | int, generator: torch.Generator | None = None) -> Tensor:
         """Images of the classes y (B,), z from N(0, I): (B, 1, S, S). An unconditional model takes a count."""
         count = y if isinstance(y, int) else len(y)
-        device = next(self.parameters()).device
         # Drawn on the CPU, so that a seed gives the same z on every device.
-        z = torch.randn(self.latent_shape(count), generator=generator).to(device)
-        return self.decode(z, self.embed(torch.as_tensor(y, device=device)) if self.conditional else None)
+        z = torch.randn(self.latent_shape(count), generator=generator).to(next(self.parameters()).device)
+        return self.decode(z, self.embed(torch.as_tensor(y)) if self.conditional else None)
 
 
 def seeded(make: Callable[[], nn.Module], seed: int) -> Any:

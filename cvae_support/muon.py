@@ -39,8 +39,11 @@ class Muon(torch.optim.Adam):
     """
 
     @torch.no_grad()
-    def step(self, closure=None):
-        """One step from the gradients that are there; those of kernels are used up."""
+    def step(self):
+        """One step from the gradients that are there; those of kernels are used up.
+
+        It takes no closure: one that computes gradients anew would bring back those of kernels, for Adam to use.
+        """
         (group,) = self.param_groups
         by_shape = defaultdict(list)
         for p in group["params"]:
@@ -58,4 +61,4 @@ class Muon(torch.optim.Adam):
             for p, move in zip(kernels, moves, strict=True):
                 p.sub_(move.view(p.shape))
                 p.grad = None  # so that Adam passes it over
-        return super().step(closure)
+        return super().step()

@@ -1,6 +1,7 @@
 """The command line does what its help says, and answers bad input in one line."""
 
 import io
+import itertools
 import json
 import sys
 from dataclasses import replace
@@ -101,6 +102,29 @@ def test_evaluate_prints_and_writes_the_measures_of_any_checkpoint(model, quick_
         assert f"accuracy, {name}" in printed
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_evaluate_finds_out_early_that_it_cannot_write_and_prints_before_it_writes(
+    when, quick_measures, tmp_path, monkeypatch, capsys
+):
+    """Each write ends in fsync: the first is the trial, the second that of the measures."""
+    calls = itertools.count()
+
+    def fsync(_):
+        if next(calls) == ("before", "after").index(when):
+            raise OSError("disk full")
+
+    monkeypatch.setattr("os.fsync", fsync)
+    if when == "before":
+        monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: pytest.fail("the work was begun"))
+    out = tmp_path / "m.json"
+    out.write_text("older")
+    assert main(["evaluate", "unconditional-w0.25-kl0.01-muon", "--seeds=1", f"--out={out}"]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == "error: disk full\n"
+    assert all((name in printed.out) == (when == "after") for name, _ in MEASURES.values())
+    assert out.read_text() == "older" and [path.name for path in tmp_path.iterdir()] == ["m.json"]
+
+
 def test_evaluate_shows_the_yardsticks_where_there_are_any(quick_measures, tmp_path, capsys):
     weights = "unconditional-w0.25-kl0.01-muon"
     assert main(["evaluate", weights, "--seeds=1"]) == 0
@@ -173,7 +197,7 @@ def test_info_lists_what_ships(capsys):
         (["evaluate", "nothing"], "no weights called 'nothing'"),
         (["evaluate", "adaln-w0.25-kl0.01-muon", "--seeds=0"], "--seeds must be 1 or more, got 0"),
         (["evaluate", "adaln-w0.25-kl0.01-muon", f"--out={__file__}/m.json"], "File exists"),
-        (["evaluate", "adaln-w0.25-kl0.01-muon", f"--out={Path(__file__).parent}"], "Is a directory"),
+        (["evaluate", "adaln-w0.25-kl0.01-muon", f"--out={Path(__file__).parent}"], "must name a .json file, and"),
         (["train", "--images=-5"], "--images must be 0 (all) or more, got -5"),
         (["train", "--seed=-1"], "seed must lie in 0 .. 2^32 - 1, got -1"),
         (

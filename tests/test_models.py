@@ -6,6 +6,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cvae_support.config import Config
+from cvae_support.latents import blend, class_grid
 from cvae_support.layers import AdaLNResnetBlock, AdaptiveGroupNorm, ResnetBlock, SelfAttention
 from cvae_support.models import VAE, count_parameters
 
@@ -170,6 +171,31 @@ def test_sampling_is_decided_by_the_generator():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(VAE(Config("spatial", width=0.125)))
+
+
+@pytest.mark.parametrize("kind", ["spatial", "adaln", "label-channel"])
+def test_a_wrong_class_is_caught_wherever_the_model_is(kind):
+    """Labels on the CPU are looked at before they move to the model's device; meta stands for a GPU."""
+    with torch.device("meta"):
+        model = VAE(Config(kind, width=0.125)).eval()
+    z = torch.empty(1, 1, 7, 7, device="meta")
+    for call in (
+        lambda y: model.embed(torch.tensor([y])),
+        lambda y: model.sample(torch.tensor([y])),
+        lambda y: blend(model, 0, y, torch.ones(1), z),
+    ):
+        assert call(9).device.type == "meta"
+        with pytest.raises(ValueError, match=r"y must lie in 0 \.\. 9, got 10"):
+            call(10)
+    assert class_grid(model, 1, seed=0).device.type == "meta"
+
+
+@pytest.mark.parametrize("kind", ["unconditional", "spatial", "adaln"])
+def test_a_pass_is_one_graph_for_the_compiler(kind):
+    model = VAE(Config(kind, width=0.125)).eval()
+    inputs = torch.rand(2, 1, 28, 28), torch.tensor([0, 9]), torch.randn(2, 1, 7, 7)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(*inputs)[0], model(*inputs)[0])
 
 
 @pytest.mark.parametrize(

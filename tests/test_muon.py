@@ -81,6 +81,12 @@ def test_scales_and_biases_go_by_adam():
     assert not torch.equal(ours[0], theirs[0])
 
 
+def test_a_closure_is_refused_and_not_half_obeyed():
+    parameters = kernels_and_biases()
+    with pytest.raises(TypeError):
+        Muon(parameters, lr=0.01).step(lambda: torch.zeros(()))
+
+
 def test_a_layer_without_gradient_is_left_alone():
     parameters = kernels_and_biases()
     before = [p.detach().clone() for p in parameters]
