@@ -27,6 +27,15 @@ EXAMPLES = """examples:
   python -m cvae_support sample adaln-w1-kl0.01-muon --class Sandal --count 8 --out sandals.png
   python -m cvae_support export --out onnx
 """
+# What a flag of `train` sets, where its name and its choices do not say it.
+WORDS = {
+    "width": "factor of the channels: 1 is the model of the tutorial, 0.25 trains on a CPU",
+    "encoder_sees_y": "whether the encoder is given the class, too",
+    "kl_weight": "factor of the KL term in the loss",
+    "ema_decay": "of the running average of the weights that is tested and kept; 0: none",
+    "class_dim": "length of the class vector of adaln; 0: as many as its widest layer has channels",
+    "zero_init": "whether every class starts alike, in adaln",
+}
 
 
 def find_weights(name: str) -> Path:
@@ -67,6 +76,8 @@ def run_train(arguments: argparse.Namespace) -> None:
     if arguments.images < 0:
         raise ValueError(f"--images must be 0 (all) or more, got {arguments.images}")
     data = load_dataset(arguments.data) if arguments.data else load_fashion_mnist()
+    if arguments.images > len(data.train_images):
+        raise ValueError(f"--images must be {len(data.train_images)} at most, as there are, got {arguments.images}")
     chosen = {field.name: getattr(arguments, field.name) for field in config_fields()}
     config = Config(image_size=data.train_images.shape[-1], num_classes=len(data.classes), **chosen)
     if arguments.images:
@@ -210,14 +221,15 @@ def parser() -> argparse.ArgumentParser:
     choices = {"model": MODELS, "recipe": RECIPES, "schedule": SCHEDULES}
     for field in config_fields():
         flag = f"--{field.name.replace('_', '-')}"
+        words = f"{WORDS[field.name]} (default %(default)s)" if field.name in WORDS else "default %(default)s"
         if field.type is bool:
-            train.add_argument(flag, action=argparse.BooleanOptionalAction, default=field.default)
+            train.add_argument(flag, action=argparse.BooleanOptionalAction, default=field.default, help=words)
             continue
-        options = dict(type=field.type, default=field.default, help="default %(default)s")
+        options = dict(type=field.type, default=field.default, help=words)
         if field.default is None:  # the recipe's
             kind = type(RECIPES["plain"][field.name])
             defaults = ", ".join(f"{recipe} {values[field.name]}" for recipe, values in RECIPES.items())
-            options |= dict(type=kind, help=f"default: {defaults}")
+            options |= dict(type=kind, help=words.replace("default %(default)s", f"default: {defaults}"))
         train.add_argument(flag, choices=choices.get(field.name), **options)
     train.add_argument("--data", type=Path, help="a folder of IDX files or an .npz file (default: Fashion-MNIST)")
     train.add_argument("--folder", type=Path, help="where to keep the run (default: in the cache)")

@@ -30,7 +30,7 @@ class Config:
     image_size: int = 28  # side of the images, a multiple of 4
     num_classes: int = 10
     encoder_sees_y: bool = True  # False: only the decoder is conditional
-    kl_weight: float = 0.01
+    kl_weight: float = 0.01  # factor of the KL term in the loss
     seed: int = 42
     recipe: str = "plain"  # one of RECIPES; "muon" trains with Muon, the others with Adam
     epochs: int | None = None
@@ -67,13 +67,13 @@ class Config:
             raise ValueError(f"image_size must be a positive multiple of 4, got {self.image_size}")
         for name in ("num_classes", "epochs", "batch_size", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must lie in 0 .. 2^32 - 1, got {self.seed}")
         if not 0 <= self.kl_weight < math.inf:
-            raise ValueError(f"kl_weight must not be negative, got {self.kl_weight}")
+            raise ValueError(f"kl_weight must be finite and not negative, got {self.kl_weight}")
         if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must lie in 0 .. 1, got {self.ema_decay}")
+            raise ValueError(f"ema_decay must be 0 or more and below 1, got {self.ema_decay}")
         if self.class_dim < 0:
             raise ValueError(f"class_dim must not be negative, got {self.class_dim}")
         if self.model != "adaln" and (self.class_dim or not self.zero_init):

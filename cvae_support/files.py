@@ -8,7 +8,8 @@ from pathlib import Path
 def cache_folder() -> Path:
     """Where data and training runs are kept.
 
-    CVAE_CACHE if set, else .cache in the checkout this package lies in, else the user's cache folder.
+    CVAE_CACHE if set, else .cache in the checkout this package lies in, else the user's cache folder; for an account
+    without a home, the folder for temporary files.
     """
     if os.environ.get("CVAE_CACHE"):
         return Path(os.environ["CVAE_CACHE"])

@@ -20,8 +20,10 @@ def local_run(config: Config, data: Dataset) -> Path:
     else:
         from cvae_support.training import train  # the page needs Fabric only if it has to train
 
-        print(f"{config.name}: no weights for this configuration yet, training {config.epochs} epochs in {folder}")
-        train(config, data, folder, resume=(folder / "last.json").is_file())
+        resume = (folder / "last.json").is_file()
+        doing = "resuming the training of" if resume else "training"
+        print(f"{config.name}: no weights for this configuration yet, {doing} {config.epochs} epochs in {folder}")
+        train(config, data, folder, resume)
     return folder / "final.json"
 
 

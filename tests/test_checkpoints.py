@@ -184,6 +184,18 @@ def test_load_or_train_prefers_shipped_then_local_then_trains(few, config, tmp_p
     assert "shipped weights" in capsys.readouterr().out
 
 
+def test_a_run_that_is_resumed_is_said_to_be(few, config, tmp_path, monkeypatch, capsys, stop_in_epoch_two):
+    monkeypatch.setenv("CVAE_CACHE", str(tmp_path))
+    stop_in_epoch_two()
+    with pytest.raises(KeyboardInterrupt):
+        load_or_train(config(epochs=2), few)
+    assert "yet, training 2 epochs in" in capsys.readouterr().out
+    monkeypatch.undo()
+    monkeypatch.setenv("CVAE_CACHE", str(tmp_path))
+    load_or_train(config(epochs=2), few)
+    assert "yet, resuming the training of 2 epochs in" in capsys.readouterr().out
+
+
 def test_another_configuration_never_gets_the_shipped_weights(few, config, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CVAE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("cvae_support.trained.SHIPPED_FOLDER", tmp_path / "shipped")

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.nn.functional import pad
 
 from cvae_support import evaluate
-from cvae_support.__main__ import config_fields, main, shipped_names
+from cvae_support.__main__ import WORDS, config_fields, main, shipped_names
 from cvae_support.checkpoints import save_checkpoint
 from cvae_support.data import CLASSES
 from cvae_support.evaluate import MEASURES
@@ -38,6 +38,10 @@ def test_train_offers_every_field_of_the_configuration(capsys):
         main(["train", "--help"])
     printed = capsys.readouterr().out
     assert all(f"--{field.name.replace('_', '-')}" in printed for field in config_fields())
+    assert WORDS.keys() <= {field.name for field in config_fields()}
+    told = " ".join(printed.split())
+    assert "--zero-init, --no-zero-init whether every class starts alike, in adaln (default True)" in told
+    assert "tested and kept; 0: none (default: plain 0.0, fast 0.998, muon 0.998)" in told
 
 
 def test_data(capsys):
@@ -199,6 +203,7 @@ def test_info_lists_what_ships(capsys):
         (["evaluate", "adaln-w0.25-kl0.01-muon", f"--out={__file__}/m.json"], "File exists"),
         (["evaluate", "adaln-w0.25-kl0.01-muon", f"--out={Path(__file__).parent}"], "must name a .json file, and"),
         (["train", "--images=-5"], "--images must be 0 (all) or more, got -5"),
+        (["train", "--images=100000"], "--images must be 60000 at most, as there are, got 100000"),
         (["train", "--seed=-1"], "seed must lie in 0 .. 2^32 - 1, got -1"),
         (
             ["train", "--images=100", "--width=0.125"],
