@@ -143,6 +143,8 @@ def run_sample(arguments: argparse.Namespace) -> None:
     import torch
     from PIL import Image
 
+    from cvae_support.latents import mosaic
+
     if not 1 <= arguments.count <= 1000:
         raise ValueError(f"--count must lie in 1 .. 1000, got {arguments.count}")
     kind = Image.registered_extensions().get(arguments.out.suffix.lower())
@@ -156,7 +158,7 @@ def run_sample(arguments: argparse.Namespace) -> None:
     label = class_index(arguments.label, record["classes"]) if model.conditional else None
     y = arguments.count if label is None else torch.full((arguments.count,), label)
     images = model.sample(y, torch.Generator().manual_seed(arguments.seed))
-    strip = torch.cat(list(images.squeeze(1)), dim=1)  # side by side
+    strip = mosaic(images.transpose(0, 1))  # side by side
     picture = io.BytesIO()
     Image.fromarray((strip * 255).round().byte().numpy()).save(picture, kind)
     write_atomically(arguments.out, picture.getvalue())

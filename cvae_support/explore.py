@@ -17,7 +17,7 @@ from cvae_support.data import Dataset
 from cvae_support.export import FIRST_SEED
 from cvae_support.figures import image_grid, show
 from cvae_support.judge import load_judge
-from cvae_support.latents import blend, class_grid, encode_means, first_per_class, noise
+from cvae_support.latents import blend, class_grid, encode_means, first_per_class, mosaic, noise
 from cvae_support.models import VAE
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -111,7 +111,7 @@ class Explorer:
             read.value = f"The judge reads: <b>{top}</b><table>{''.join(lines)}</table>"
             y = torch.arange(len(classes))
             rows = {n: m.decode(latent(n).expand(len(y), -1, -1, -1), m.embed(y)) for n, m in models.items()}
-            every.value = as_png(torch.cat([torch.cat(list(row[:, 0]), dim=1) for row in rows.values()]), 2)
+            every.value = as_png(mosaic(torch.stack([row.squeeze(1) for row in rows.values()])), 2)
             said = []
             for name, row in rows.items():
                 seen = judge(row).argmax(dim=1).tolist()

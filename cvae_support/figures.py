@@ -20,6 +20,8 @@ from PIL import Image
 from plotly.subplots import make_subplots
 from torch import Tensor
 
+from cvae_support.latents import mosaic
+
 # One colour and one marker for each class: colour is never the only cue. The first four are those of the diagrams'
 # lines. Each has a contrast of 3 to both themes' grounds, which leaves no room for marks that are partly transparent.
 CLASS_COLOURS = (
@@ -100,13 +102,12 @@ def image_grid(images: Tensor, rows: Sequence[str], columns: Sequence[str], colu
     images = images.detach().cpu().clamp(0, 1)  # one range for all: contrasts can be compared
     cell = images.shape[-1] + GAP
     grey = (images * 19).round().mul(255 / 19).round().to(torch.uint8)  # the eye asks for no more than 20 greys here
-    mosaic = torch.nn.functional.pad(grey, [0, GAP, 0, GAP]).permute(0, 2, 1, 3)
-    mosaic = mosaic.reshape(len(rows) * cell, len(columns) * cell)
+    picture = mosaic(torch.nn.functional.pad(grey, [0, GAP, 0, GAP]))
     first = (images.shape[-1] - 1) / 2  # the middle of the first image; the next is one cell on
     across, down = ([first + cell * i for i in range(len(names))] for names in (columns, rows))
     figure = go.Figure(
         [
-            go.Image(source=as_webp(mosaic), hoverinfo="skip"),
+            go.Image(source=as_webp(picture), hoverinfo="skip"),
             # Nothing to see: one invisible tile over every image, for the hover text.
             go.Heatmap(
                 z=(images.mean(dim=(2, 3)) * 100).round().to(torch.uint8).numpy(), opacity=0, showscale=False,
@@ -116,20 +117,30 @@ def image_grid(images: Tensor, rows: Sequence[str], columns: Sequence[str], colu
         ]
     )  # fmt: skip
     figure.update_xaxes(
-        tickvals=across, ticktext=list(columns), range=[-0.5, mosaic.shape[1] - 0.5], side="top", title=column_title,
+        tickvals=across, ticktext=list(columns), range=[-0.5, picture.shape[1] - 0.5], side="top", title=column_title,
         tickangle=0, ticks="", showgrid=False, zeroline=False, constrain="domain", fixedrange=True, automargin=True,
         ticklabeloverflow="allow",
     )  # fmt: skip
     figure.update_yaxes(
-        tickvals=down, ticktext=list(rows), range=[mosaic.shape[0] - 0.5, -0.5], scaleanchor="x",
+        tickvals=down, ticktext=list(rows), range=[picture.shape[0] - 0.5, -0.5], scaleanchor="x",
         ticks="", showgrid=False, zeroline=False, constrain="domain", fixedrange=True, automargin=True,
     )  # fmt: skip
     aspect = len(rows) / len(columns)
     return finish(figure, height=int(560 * aspect) + 80, aspect=aspect)
 
 
+def check_marks(count: int, what: str, marks: Sequence[str]) -> None:
+    """Raise ValueError where there are not marks enough to tell what is drawn apart."""
+    if count > len(marks):
+        raise ValueError(f"{count} {what} cannot be told apart, there are marks for {len(marks)}: draw fewer at once")
+
+
 def training_curves(histories: dict[str, list[dict[str, float]]], kl_weights: dict[str, float]) -> go.Figure:
-    """Test reconstruction loss and weighted KL against epochs, side by side, one line a model."""
+    """Test reconstruction loss and weighted KL against epochs, side by side, one line a model.
+
+    Raises ValueError for more than four models.
+    """
+    check_marks(len(histories), "models", LINE_COLOURS)
     titles = ["reconstruction (MSE)", "KL × weight"]
     figure = make_subplots(rows=1, cols=2, subplot_titles=titles, horizontal_spacing=0.22)  # room for long tick labels
     for line, (name, history) in enumerate(histories.items()):
@@ -151,7 +162,9 @@ def recipe_curves(runs: dict[str, list[list[float]]], minutes: dict[str, float])
     """Test loss of every seed of each recipe, against epochs and against time, both on a logarithmic axis.
 
     runs holds, for each recipe, a list of losses per epoch for each seed; minutes, what an epoch takes.
+    Raises ValueError for more than four recipes.
     """
+    check_marks(len(runs), "recipes", LINE_COLOURS)
     figure = make_subplots(rows=1, cols=2, subplot_titles=["against epochs", "against minutes"], shared_yaxes=True)
     for line, (name, seeds) in enumerate(runs.items()):
         for number, losses in enumerate(seeds):
@@ -171,7 +184,11 @@ def recipe_curves(runs: dict[str, list[list[float]]], minutes: dict[str, float])
 
 
 def class_scatter(maps: dict[str, Tensor], labels: Tensor, classes: Sequence[str]) -> go.Figure:
-    """Points (N, 2) of each map side by side, coloured and marked by label (N,), with one legend."""
+    """Points (N, 2) of each map side by side, coloured and marked by label (N,), with one legend.
+
+    Raises ValueError for more than ten classes.
+    """
+    check_marks(len(classes), "classes", CLASS_COLOURS)
     figure = make_subplots(rows=1, cols=len(maps), subplot_titles=list(maps) if len(maps) > 1 else None)
     for column, points in enumerate(maps.values(), start=1):
         # The axes have no unit, so a byte for each coordinate will do: a step is less than two pixels.
@@ -199,7 +216,7 @@ def rate_distortion(
 
     Arms alike up to the first comma share a colour, a marker and a name in the legend; open markers are of longer runs,
     with a dot in them where these are of full width. closer, two rates and two distortions, adds a panel of what lies
-    between them.
+    between them. Raises ValueError for more than ten names.
     """
     titles = ["all", "a part, closer"] if closer else None
     figure = make_subplots(rows=1, cols=2 if closer else 1, subplot_titles=titles)
@@ -210,6 +227,7 @@ def rate_distortion(
         name = arm.split(",")[0]
         alike.setdefault((name, hollow), []).extend((*point, arm.removeprefix(name)) for point in points)
     families = list(dict.fromkeys(name for name, _ in alike))
+    check_marks(len(families), "kinds of arms", CLASS_COLOURS)
     for (name, hollow), marks in alike.items():
         number = families.index(name)
         near = [mark for mark in marks if left < mark[0] < right and low < mark[1] < high]
@@ -244,7 +262,9 @@ def dot_panels(panels: dict[str, dict[str, list[float]]], chance: float | None =
     """Side by side, a panel for each measure: a row for each arm, in it a dot for every seed.
 
     panels maps the title of a measure to its arms, the same in each, and their values. chance draws a dotted line.
+    Raises ValueError for more than four panels.
     """
+    check_marks(len(panels), "panels", LINE_COLOURS)
     figure = make_subplots(rows=1, cols=len(panels), subplot_titles=list(panels), shared_yaxes=True)
     for column, (title, arms) in enumerate(panels.items(), start=1):
         values = [(value, name) for name, seeds in arms.items() for value in seeds]
@@ -264,7 +284,9 @@ def blend_curves(paths: dict[str, dict[str, Tensor]], shares: Tensor) -> go.Figu
     """How sure a judge is of the second class along the way from one class to another.
 
     paths holds, for each pair of classes (a panel), a line (K,) of probabilities for each way of blending; shares (K,).
+    Raises ValueError for more than four ways.
     """
+    check_marks(max(map(len, paths.values())), "ways of blending", LINE_COLOURS)
     figure = make_subplots(rows=1, cols=len(paths), subplot_titles=list(paths), shared_yaxes=True)
     for column, ways in enumerate(paths.values(), start=1):
         for line, (name, probabilities) in enumerate(ways.items()):

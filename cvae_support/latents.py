@@ -67,6 +67,11 @@ def blend(model: VAE, label_a: int, label_b: int, shares: Tensor, z: Tensor) -> 
     return model.decode(z.expand(len(shares), -1, -1, -1), torch.lerp(c_a, c_b, a)).squeeze(1)
 
 
+def mosaic(images: Tensor) -> Tensor:
+    """Images (R, C, S, S) as one picture, edge to edge: (R * S, C * S)."""
+    return images.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
 def first_per_class(labels: Tensor, per_class: int) -> Tensor:
     """The indices of the first per_class images of every class, classes in order."""
     return torch.cat([(labels == label).nonzero().flatten()[:per_class] for label in labels.unique()])

@@ -12,6 +12,10 @@ import torch
 from PIL import Image
 
 from cvae_support.figures import (
+    CLASS_COLOURS,
+    CLASS_MARKERS,
+    LINE_COLOURS,
+    LINE_DASHES,
     blend_curves,
     class_scatter,
     dot_panels,
@@ -22,6 +26,7 @@ from cvae_support.figures import (
     show_source,
     training_curves,
 )
+from cvae_support.latents import mosaic
 
 
 @pytest.fixture
@@ -43,6 +48,11 @@ def test_a_grid_is_one_small_picture(grid):
     cell = shades.view(10, 29, 8, 29)[3, :-1, 5, :-1]  # class 3, sample 5, without its gap
     torch.testing.assert_close(cell.float() / 255, images[3, 5], atol=0.5 / 19 + 0.5 / 255, rtol=0)
     assert {0, 255} <= set(shades.unique().tolist())  # black and white are black and white
+
+
+def test_a_mosaic_has_its_images_in_rows_and_columns(grid):
+    images, _ = grid
+    assert torch.equal(mosaic(images), torch.cat([torch.cat(list(row), dim=1) for row in images]))
 
 
 def test_hover_names_row_and_column_and_says_how_bright_the_image_is(grid):
@@ -157,6 +167,26 @@ def test_blends_are_drawn_pair_by_pair():
     assert [list(t.y) for t in figure.data] == [[0, 0.25, 1], [0, 0.5, 1]] * 2
     assert [t.name for t in figure.data if t.showlegend] == list(lines)
     assert len({(t.line.dash, t.marker.symbol) for t in figure.data}) == 2
+
+
+@pytest.mark.parametrize(
+    ("draw", "what"),
+    [
+        (lambda names: training_curves(dict.fromkeys(names, []), dict.fromkeys(names, 1)), "models"),
+        (lambda names: recipe_curves(dict.fromkeys(names, []), dict.fromkeys(names, 1)), "recipes"),
+        (lambda names: dot_panels(dict.fromkeys(names, {"one": [1]})), "panels"),
+        (lambda names: blend_curves({"A": dict.fromkeys(names, torch.ones(3))}, torch.ones(3)), "ways of blending"),
+        (lambda names: class_scatter({"a": torch.ones(30, 2)}, torch.arange(30) % len(names), names), "classes"),
+        (lambda names: rate_distortion(dict.fromkeys(names, [(20, 9)])), "kinds of arms"),
+    ],
+)
+def test_more_than_can_be_told_apart_is_refused(draw, what):
+    """As the classes of other data may be."""
+    marks = len(CLASS_COLOURS) if what in ("classes", "kinds of arms") else len(LINE_COLOURS)
+    draw([f"n{i}" for i in range(marks)])
+    with pytest.raises(ValueError, match=f"{marks + 1} {what} cannot be told apart, there are marks for {marks}"):
+        draw([f"n{i}" for i in range(marks + 1)])
+    assert len(CLASS_MARKERS) == len(CLASS_COLOURS) and len(LINE_DASHES) == len(LINE_COLOURS)
 
 
 def luminance(colour):

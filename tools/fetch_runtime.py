@@ -1,7 +1,5 @@
 """Bring onnxruntime-web, which runs the decoders in the reader's page, into a built site.
 
-    python tools/fetch_runtime.py [SITE]        # default: _site
-
 It comes from the npm registry (or the one NPM_CONFIG_REGISTRY names), at a pinned version, and is verified by SHA-512
 before anything is unpacked. Two files of it are needed, the module and its WebAssembly; they are kept in the cache, so
 only the first build needs the network. Where it cannot be had the site is built all the same: the page then says so
@@ -25,7 +23,6 @@ from pathlib import Path
 
 from cvae_support.files import cache_folder, write_atomically
 
-ROOT = Path(__file__).resolve().parents[1]
 VERSION = "1.30.0"
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="  # as npm states it
 # Name on the site: name in the package, and the SHA-256 of the file. Every server knows what a .js is.
@@ -85,7 +82,3 @@ def bring_runtime(site: Path) -> bool:
     except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
         print(f"onnxruntime-web {VERSION} cannot be had ({error}): the page will not run the decoder", file=sys.stderr)
         return False
-
-
-if __name__ == "__main__":
-    sys.exit(0 if bring_runtime(Path(sys.argv[1]) if sys.argv[1:] else ROOT / "_site") else 1)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cvae_support.data import load_fashion_mnist
 from cvae_support.export import FIRST_SEED, export, shipped
-from cvae_support.latents import class_grid
+from cvae_support.latents import class_grid, mosaic
 
 LIVE = Path(__file__).resolve().parents[1] / "assets" / "live"
 
@@ -20,7 +20,7 @@ def draw_still(path: Path = LIVE / "still.webp") -> None:
     """Every class from the z the page starts with: the adaLN model's row above, the spatial model's below."""
     rows = [class_grid(shipped(kind)[0], 1, FIRST_SEED, shared=True).squeeze(1) for kind in ("adaln", "spatial")]
     cells = torch.nn.functional.pad(torch.stack(rows), [0, 1, 0, 1])  # a dark line between neighbours
-    picture = (cells.permute(0, 2, 1, 3).flatten(2).flatten(0, 1) * 255).round().byte()
+    picture = (mosaic(cells) * 255).round().byte()
     Image.fromarray(picture.numpy()).save(path, lossless=True, quality=100, method=6)
 
 

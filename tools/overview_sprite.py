@@ -1,19 +1,19 @@
 """Draw the samples of the overview figure: one greyscale picture, a row for each class.
 
-    python tools/overview_sprite.py [CHECKPOINT.json]     # default: the page's adaLN model
+    python tools/overview_sprite.py
 
-The samples are the first that the seed gives, and every z is another one: nothing is selected. The figure's script
-(assets/overview.js) and its style (assets/overview.css) show parts of this picture and count on COLUMNS.
+They are those of the page's adaLN model, the first that the seed gives, and every z is another one: nothing is
+selected. The figure's script (assets/overview.js) and its style (assets/overview.css) show parts of this picture and
+count on COLUMNS.
 """
 
-import sys
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 
 from cvae_support.checkpoints import SHIPPED_FOLDER, load_model
-from cvae_support.latents import class_grid
+from cvae_support.latents import class_grid, mosaic
 from cvae_support.models import VAE
 from cvae_support.study import FULL_WIDTH
 
@@ -25,8 +25,7 @@ SEED = 7
 
 def save_grid(images: Tensor, path: Path) -> None:
     """Write images (rows, columns, S, S) in [0, 1] as one greyscale picture, edge to edge."""
-    picture = images.transpose(1, 2).flatten(2).flatten(0, 1)  # (rows * S, columns * S)
-    Image.fromarray((picture * 255).round().byte().cpu().numpy()).save(path, optimize=True)
+    Image.fromarray((mosaic(images) * 255).round().byte().cpu().numpy()).save(path, optimize=True)
 
 
 def draw_sprite(model: VAE, path: Path = SPRITE) -> None:
@@ -35,11 +34,8 @@ def draw_sprite(model: VAE, path: Path = SPRITE) -> None:
 
 
 def main() -> None:
-    if len(sys.argv) > 2:
-        raise SystemExit("name one checkpoint, or none")
-    path = Path(sys.argv[1]) if sys.argv[1:] else PAGES_OWN
-    draw_sprite(load_model(path)[0])
-    print(f"{SPRITE.name}: {SPRITE.stat().st_size / 1024:.0f} KiB, from {path.name}")
+    draw_sprite(load_model(PAGES_OWN)[0])
+    print(f"{SPRITE.name}: {SPRITE.stat().st_size / 1024:.0f} KiB, from {PAGES_OWN.name}")
 
 
 if __name__ == "__main__":

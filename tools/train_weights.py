@@ -28,7 +28,7 @@ from cvae_support.checkpoints import (
 )
 from cvae_support.config import RECIPES, Config
 from cvae_support.data import Dataset, load_fashion_mnist
-from cvae_support.latents import class_grid, first_per_class, latent_map, reconstruct
+from cvae_support.latents import class_grid, first_per_class, latent_map, mosaic, reconstruct
 from cvae_support.models import VAE, count_parameters
 from cvae_support.runs import run_folder
 from cvae_support.study import FULL, FULL_WIDTH, SEEDS, losses, read
@@ -96,7 +96,7 @@ def ship(config: Config, finals: list[Path], data: Dataset) -> Path:
 
 def draw_samples(model: VAE) -> None:
     """The picture in the README: eight samples of each class, classes in columns."""
-    grid = class_grid(model, 8, seed=0).permute(1, 2, 0, 3).flatten(2).flatten(0, 1)
+    grid = mosaic(class_grid(model, 8, seed=0).transpose(0, 1))
     picture = Image.fromarray((grid * 255).round().byte().numpy())
     picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(PICTURE, optimize=True)
 
