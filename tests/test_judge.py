@@ -56,6 +56,25 @@ def test_a_damaged_judge_is_refused(tmp_path, monkeypatch):
         load_judge()
 
 
+def test_a_judge_ships_once_with_its_measures_and_a_wrong_name_trains_nothing(script, data, tmp_path, monkeypatch):
+    tool, written = script("tools/train_judge.py"), []
+    save = tool.save_tensors
+    monkeypatch.setattr(tool, "save_tensors", lambda *parts: written.append(parts) or save(*parts))
+    for module in (tool, judges):
+        monkeypatch.setattr(module, "JUDGES_FOLDER", tmp_path)
+    monkeypatch.setattr(tool, "load_fashion_mnist", lambda: data.first(256, 200))
+    monkeypatch.setattr(tool, "EPOCHS", {"judge": 1})
+    for wrong in ("third", "--help"):
+        with pytest.raises(SystemExit):
+            tool.main([wrong])
+    tool.main(["judge"])
+    ((path, _, record),) = written
+    assert path == tmp_path / "judge.json" and len(list(tmp_path.iterdir())) == 2
+    right = probabilities(load_judge(), to_float(data.test_images[:200])).argmax(dim=1) == data.test_labels[:200]
+    assert 0 < record["test_accuracy"] == pytest.approx(right.double().mean().item(), abs=0.02)
+    assert len(record["accuracy_of_class"]) == 10
+
+
 def test_a_judge_is_trained_on_images_as_they_are_and_mirrored(script):
     x = torch.rand(64, 1, 28, 28)
     seen = script("tools/train_judge.py").mirror(x, torch.Generator().manual_seed(3))

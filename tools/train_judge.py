@@ -1,12 +1,13 @@
 """Train the two judges on the real training images, ship them in half precision, and write their card, judges.md.
 
-    python tools/train_judge.py [judge|second]
+    python tools/train_judge.py             # both
+    python tools/train_judge.py second      # one of them
 
 The number of epochs was fixed beforehand; what ships is the running average of the weights at the end, not a best
 epoch picked on the test images.
 """
 
-import sys
+import argparse
 import time
 from pathlib import Path
 
@@ -54,17 +55,16 @@ def train(name: str, data: Dataset) -> None:
     minutes = (time.perf_counter() - start) / 60
 
     half = {key: t.half() if t.is_floating_point() else t for key, t in average.module.state_dict().items()}
-    path = JUDGES_FOLDER / f"{name}.json"
-    record = {"judge": name, "seed": SEEDS[name], "epochs": epochs, "data": data.checksum, "minutes": minutes}
-    save_tensors(path, half, record | {"test_accuracy": 0.0})  # so that what is tested is what ships
-    says = probabilities(load_judge(name), to_float(data.test_images))
+    judge.load_state_dict(half)  # so that what is tested is what ships
+    says = probabilities(judge.eval(), to_float(data.test_images))
     right = says.argmax(dim=1) == data.test_labels
     measured = {
         "test_accuracy": right.double().mean().item(),
         "accuracy_of_class": [right[data.test_labels == label].double().mean().item() for label in range(10)],
         "mean_confidence": says.max(dim=1).values.double().mean().item(),
     }
-    save_tensors(path, half, record | measured)
+    record = {"judge": name, "seed": SEEDS[name], "epochs": epochs, "data": data.checksum, "minutes": minutes}
+    save_tensors(JUDGES_FOLDER / f"{name}.json", half, record | measured)
     print(f"{name}: test accuracy {measured['test_accuracy']:.4f} after {minutes:.1f} minutes")
 
 
@@ -109,9 +109,12 @@ def card(data: Dataset, seen: dict[str, torch.Tensor]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("judge", nargs="?", choices=JUDGES, help="the one to train; default: both")
+    chosen = parser.parse_args(arguments).judge
     data = load_fashion_mnist()
-    for name in sys.argv[1:] or JUDGES:
+    for name in [chosen] if chosen else JUDGES:
         train(name, data)
     if all((JUDGES_FOLDER / f"{name}.json").is_file() for name in JUDGES):
         seen = {name: probabilities(load_judge(name), to_float(data.test_images)) for name in JUDGES}
