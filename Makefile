@@ -73,8 +73,8 @@ colab:  ## run the notebooks in Colab's own image (needs docker and 40 GB of dis
 	done
 COLAB := us-docker.pkg.dev/colab-images/public/runtime
 
-links: $(INSTALLED)  ## ask for every address the pages and documents name
-	@$(RUN) tools/check_links.py
+links:  ## ask for every address the pages and documents name
+	@$(PYTHON) tools/check_links.py
 
 # Of torch's own needs the lock holds those that any build of it has; what only CUDA's needs comes with torch.
 CUDA := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton

@@ -1,5 +1,6 @@
 """What the next maintainer relies on: tables that are true, pins that agree, a map that is complete."""
 
+import ast
 import http.client
 import json
 import re
@@ -97,7 +98,7 @@ def test_quarto_is_the_same_everywhere():
 
 
 SOURCES = (
-    "_quarto.yml", "index.qmd", "404.qmd", "references.bib", "requirements.txt", "requirements.lock",
+    "_quarto.yml", "index.qmd", "404.qmd", "references.bib", "requirements.txt", "requirements.lock", "pyproject.toml",
     "posts/_metadata.yml", "posts/_colab.qmd", "posts/kl_weight/kl_weight.qmd", "posts/kl_weight/kl_weight.ipynb",
     "assets/theme.scss", "assets/page.js", "assets/diagrams/blend.svg", "cvae_support/figures.py",
     "cvae_support/results/measures.json", "cvae_support/weights/adaln-w0.25-kl0.01-muon.json",
@@ -134,10 +135,18 @@ def test_a_workflow_only_calls_make(path):
             assert re.match(r"\.ci/run$|sudo rm -rf|choco install make$", command) or made[1] in targets, command
 
 
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_takes_the_small_build_of_torch_as_the_container_does(path):
+    (address,) = re.findall(r"^ENV PIP_EXTRA_INDEX_URL=(\S+)$", read(".devcontainer/Dockerfile"), re.MULTILINE)
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))["env"] == {"PIP_EXTRA_INDEX_URL": address}
+    assert f"PIP_EXTRA_INDEX_URL={address} make site" in read("README.md")
+
+
 def test_the_workflows_cover_the_pythons_the_package_accepts():
     package = yaml.safe_load(read(".github/workflows/test.yml"))["jobs"]["package"]["strategy"]["matrix"]
-    assert package["python"] == ["3.10", "3.11", "3.12", "3.13"]
+    assert package["python"] == ["3.10", "3.11", "3.12", "3.13", "3.14"]
     assert 'requires-python = ">=3.10"' in read("pyproject.toml")
+    assert "Python 3.11 to 3.14" in read("README.md") and "Python 3.11 to 3.14 is needed" in read("Makefile")
     assert {job["os"] for job in package["include"]} == {"ubuntu-latest", "macos-latest", "windows-latest"}
 
 
@@ -162,6 +171,14 @@ def test_the_check_of_links_finds_them_and_says_what_is_gone(script, monkeypatch
     assert "https://arxiv.org/abs/1312.6114: answers 404" in capsys.readouterr().out
     monkeypatch.setattr(links, "answer", lambda address: "refused (403)")
     assert links.main() == 0
+
+
+def test_the_check_of_links_needs_no_environment():
+    tree = ast.parse(read("tools/check_links.py"))
+    names = [alias.name for item in ast.walk(tree) if isinstance(item, ast.Import) for alias in item.names]
+    names += [item.module for item in ast.walk(tree) if isinstance(item, ast.ImportFrom)]
+    assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names
+    assert re.search(r"^links:  ##.*\n\t@\$\(PYTHON\) tools/check_links.py$", read("Makefile"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("tool", ["fetch_runtime", "check_links"])
