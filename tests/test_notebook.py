@@ -104,9 +104,9 @@ def test_every_code_cell_is_there_in_order(qmd):
 @post
 def test_notebook_shows_its_images_itself(qmd):
     text = "\n".join(sources(read(qmd), "markdown"))
-    assert not re.search(r"!\[[^\]]*\]\((?!https?:)", text)
+    assert not re.search(r"!\[[^\]]*\]\(", text)
     for source in re.findall(r'<img src="([^"]*)"', text):
-        assert source.startswith(("data:image/", "https://"))
+        assert source.startswith("data:image/")
         assert not source.startswith("data:image/svg"), "Colab shows no SVG: run tools/bitmaps.py, then make notebook"
     assert all(re.findall(r'<img [^>]*alt="([^"]*)"', text)), "an image has no alternative text"
 
@@ -428,6 +428,8 @@ def test_pipes_in_tables(convert):
         ("See [@sec-lost].", "@sec-lost refers to nothing"),
         ("As @nobody1999 says.", "@nobody1999 is not in the bibliography"),
         ("![c](lost.svg){#fig-a}", "the image lost.svg does not exist"),
+        ("![c](https://a.org/b.png)", "doc.qmd:6: the image https://a.org/b.png does not exist among the files"),
+        ("::: {.panel-tabset}\n## A\n\ntext\n:::", "doc.qmd:6: panel-tabset is not supported"),
         ("{{< video https://example.org >}}", "the shortcode video has no meaning"),
         ("{{< var lost.key >}}", "var lost.key"),
         ("{{< include _lost.qmd >}}", "_lost.qmd, does not exist"),
@@ -477,6 +479,12 @@ def test_nothing_of_a_solution_is_shown_before_it_is_asked_for(convert):
 def test_citation_without_bibliography(convert):
     with pytest.raises(NotebookError, match="doc.qmd:5: @kingma2014 is cited, but no bibliography"):
         convert("See @kingma2014.", front="title: T\n")
+
+
+@pytest.mark.parametrize("line", ["csl: other.csl", 'nocite: "@*"'])
+def test_metadata_that_would_be_left_out_is_refused(convert, line):
+    with pytest.raises(NotebookError, match=f"doc.qmd: {line.split(':')[0]} in the metadata is not supported"):
+        convert("text", front=f"title: T\n{line}\n")
 
 
 def test_missing_address(convert, tmp_path):

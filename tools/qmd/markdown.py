@@ -28,9 +28,8 @@ def clean(post: Post, blocks: list[Node]) -> list[Node]:
 
     def change(item: Node) -> list[Node] | None:
         kind = item["t"]
-        if kind in ("Span", "SmallCaps", "Underline"):
-            content = item["c"][1] if kind == "Span" else item["c"]
-            return rewrite(content, change)
+        if kind == "Span":
+            return rewrite(item["c"][1], change)
         if kind == "Note":
             paragraphs = [b["c"] for b in item["c"] if b["t"] in ("Para", "Plain")]
             joined = [i for p in paragraphs for i in (node("Space"), *p)][1:]
@@ -42,8 +41,6 @@ def clean(post: Post, blocks: list[Node]) -> list[Node]:
                 return inlines  # to another page or place of the site, which a notebook has not
             return [node("Link", [no_attributes, inlines, [target, title]])]
         if kind == "Image":
-            if re.match(r"https?:", item["c"][2][0]):
-                return [node("Image", [no_attributes, item["c"][1], [item["c"][2][0], ""]])]
             return [node("RawInline", ["html", image_tag(post, item)])]
         if kind == "Code":
             return [node("Code", [no_attributes, item["c"][1]])]

@@ -100,9 +100,9 @@ class Numberer:
         name = self.name(identifier) if kind_of(identifier) == "fig" else ""
         return [node("RawBlock", ["html", image_tag(self.post, image)]), *self.caption(name, caption)]
 
-    def table(self, block: Node, name: str = "") -> list[Node]:
+    def table(self, block: Node) -> list[Node]:
         attr, caption, columns, head, bodies, foot = self.equations(block["c"])
-        name = self.name(attr[0]) if kind_of(attr[0]) == "tbl" else name
+        name = self.name(attr[0]) if kind_of(attr[0]) == "tbl" else ""
         columns = [[align, node("ColWidthDefault")] for align, _ in columns]
         plain = node("Table", [["", [], []], [None, []], columns, head, bodies, foot])
         return [*self.caption(name, caption[1]), plain]
@@ -119,8 +119,8 @@ class Numberer:
             return [node("Div", [["", ["cvae-caption"], []], self.caption("", content)])]
         if kind_of(identifier) in ("fig", "tbl"):
             return self.float(identifier, content)
-        if "panel-tabset" in classes:
-            content = demote(content)
+        if "panel-tabset" in classes:  # its headings are no sections
+            raise NotebookError(f"{self.post.where('panel-tabset')}: panel-tabset is not supported: write sections")
         return self.blocks(content)
 
     def float(self, identifier: str, content: list[Node]) -> list[Node]:
@@ -202,5 +202,5 @@ class Numberer:
 
 
 def demote(blocks: list[Node]) -> list[Node]:
-    """Headings in callouts and tabs as bold paragraphs: they are no sections."""
+    """Headings in callouts as bold paragraphs: they are no sections."""
     return rewrite(blocks, lambda b: [node("Para", [node("Strong", b["c"][2])])] if b["t"] == "Header" else None)

@@ -36,8 +36,6 @@ def notebook_part(post: Post, tree: Any, raw: bool = False) -> Any:
             marked = "content-visible" in attributes(item)[1]
             attr, content = item["c"]
             return [node(item["t"], [attr, notebook_part(post, content, raw or marked)])]
-        if item["t"] == "Image" and "dark-content" in attributes(item)[1]:
-            return []  # the second of a light and dark pair
         if item["t"] in ("RawBlock", "RawInline"):
             language, text = item["c"]
             if language != "html" or text.startswith("<!--"):

@@ -14,22 +14,18 @@ from qmd.trees import Node, NotebookError, attributes, plain_text
 
 
 def image_tag(post: Post, image: Node) -> str:
-    """An <img> that holds the file itself, or the address of one on the web."""
+    """An <img> that holds the file itself; one on the web, which the page's security policy forbids, is an error."""
     _, _, pairs = attributes(image)
     source = image["c"][2][0]
     alt = pairs.get("fig-alt") or pairs.get("alt") or plain_text(image["c"][1])
-    if not re.match(r"https?:|data:", source):
-        path = post.path.parent / source
-        if source.startswith("/"):
-            path = project_root(post.path) / source.lstrip("/")
-        if not path.is_file():
-            raise NotebookError(f"{post.where(source)}: the image {source} does not exist")
-        if not (mimetypes.guess_type(path.name)[0] or "").startswith("image/"):
-            raise NotebookError(f"{post.where(source)}: {source} is no image this can embed")
-        source = embedded(path)
+    path = project_root(post.path) / source.lstrip("/") if source.startswith("/") else post.path.parent / source
+    if not path.is_file():
+        raise NotebookError(f"{post.where(source)}: the image {source} does not exist among the files of the site")
+    if not (mimetypes.guess_type(path.name)[0] or "").startswith("image/"):
+        raise NotebookError(f"{post.where(source)}: {source} is no image this can embed")
     width = pairs.get("width", "640px")
     style = f"max-width:{width if re.search(r'[a-z%]$', width) else width + 'px'};width:100%"
-    return f'<img src="{source}" alt="{html.escape(alt)}" style="{style}">'
+    return f'<img src="{embedded(path)}" alt="{html.escape(alt)}" style="{style}">'
 
 
 def bitmap_of(path: Path) -> Path:

@@ -41,19 +41,18 @@ def resolve_references(post: Post, blocks: list[Node]) -> list[Node]:
 
 def cite(post: Post, blocks: list[Node]) -> list[Node]:
     """The blocks with citations and references written out by citeproc."""
-    nocite = post.meta.get("nocite")
     citations = find(blocks, "Cite")
-    if not citations and not nocite:
+    if not citations:
         return blocks
     files = post.meta.get("bibliography")
     if not files:
-        key = citations[0]["c"][0][0]["citationId"] if citations else "nocite"
+        key = citations[0]["c"][0][0]["citationId"]
         raise NotebookError(f"{post.where(f'@{key}')}: @{key} is cited, but no bibliography is named")
-    for file in [*files, *post.meta.get("csl", [])]:
+    for file in files:
         if not Path(file).is_file():
             raise NotebookError(f"{post.path.name}: {Path(file).name}, named in the metadata, does not exist")
-    options = [f"--bibliography={file}" for file in files] + [f"--csl={file}" for file in post.meta.get("csl", [])]
-    document = {"pandoc-api-version": post.api, "meta": {"nocite": nocite} if nocite else {}, "blocks": blocks}
+    options = [f"--bibliography={file}" for file in files]
+    document = {"pandoc-api-version": post.api, "meta": {}, "blocks": blocks}
     text, warnings = pandoc(json.dumps(document), "--from=json", "--to=json", "--citeproc", *options)
     if missing := re.findall(r"citation (\S+) not found", warnings):
         raise NotebookError(f"{post.where(f'@{missing[0]}')}: @{missing[0]} is not in the bibliography")

@@ -66,10 +66,9 @@ def merged_meta(qmd: Path, front: dict[str, Any], root: Path) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for folder, layer in layers:
         layer = dict(layer)
-        for key in ("bibliography", "csl"):
-            if key in layer:
-                names = layer[key] if isinstance(layer[key], list) else [layer[key]]
-                layer[key] = [str((root / n.lstrip("/")) if n.startswith("/") else folder / n) for n in names]
+        if names := layer.get("bibliography"):
+            names = names if isinstance(names, list) else [names]
+            layer["bibliography"] = [str((root / n.lstrip("/")) if n.startswith("/") else folder / n) for n in names]
         merged |= layer
     return merged
 
@@ -103,6 +102,8 @@ def read_post(qmd: Path) -> Post:
     front, body, skipped = split_front_matter(qmd.read_text(encoding="utf-8"), qmd.name)
     post = Post(qmd, merged_meta(qmd, front, root), load_yaml(root / "_variables.yml"))
     post.meta = filled_in(post, post.meta)
+    if refused := {"csl", "nocite"} & post.meta.keys():  # they change the list of references
+        raise NotebookError(f"{qmd.name}: {', '.join(sorted(refused))} in the metadata is not supported: take it out")
     inline(post, body, qmd, skipped, root)
     return post
 
@@ -202,15 +203,11 @@ def parse_cell(content: str, place: str) -> tuple[str, dict[str, Any]]:
 
 def parse(post: Post) -> list[Node]:
     """The blocks of the whole document."""
-    body = set_cells_aside(post)
-    meta = {"nocite": post.meta["nocite"]} if post.meta.get("nocite") else {}
-    text = f"---\n{yaml.safe_dump(meta)}---\n\n{body}\n"
-    tree, warnings = pandoc(text, "--from=markdown-raw_tex", "--to=json")
+    tree, warnings = pandoc(set_cells_aside(post), "--from=markdown-raw_tex", "--to=json")
     if "unclosed" in warnings:
         raise NotebookError(f"{post.path.name}: a div (:::) is not closed")
     document = json.loads(tree)
     post.api = document["pandoc-api-version"]
-    post.meta["nocite"] = document["meta"].get("nocite")
     seen = [int(attributes(block)[2]["n"]) for block in find(document["blocks"], "CodeBlock") if is_cell(block)]
     for n in range(-len(post.cells), 0):
         if n not in seen:
