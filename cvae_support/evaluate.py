@@ -22,15 +22,16 @@ from cvae_support.metrics import (
     frechet_distance,
     kernel_distance,
     kl_per_dimension,
+    linear_probe,
+    mlp_probe,
     nearest_distance,
     precision_recall_density_coverage,
-    probe,
     style_consistency,
 )
 from cvae_support.models import VAE, seeded
 
 SAMPLES = 10_000  # as many of every class; never fewer for a number that is reported: the bias grows
-TRAIN = 10_000  # training images, as many of every class, for probes and class Gaussians, and as "real" samples
+TRAIN = 10_000  # training images, as many of every class, for class Gaussians, and as "real" samples
 QUERIES = 1_000  # of the samples, to look for their nearest training image
 SWAPPED = 2_500  # test images decoded as another class
 SHARED_Z = 128  # z decoded as every class, for the style
@@ -86,11 +87,14 @@ class Real(NamedTuple):
     nearest: float  # mean distance from a test image to the nearest training image
 
 
-@torch.no_grad()
 def encode(model: VAE, images: Tensor, labels: Tensor) -> Encoded:
     """q(z|x, y) of images (N, 1, S, S) uint8, and z with the noise that training.test_loss uses."""
+    return with_sample(*encode_all(model, images, labels))
+
+
+def with_sample(mu: Tensor, log_var: Tensor) -> Encoded:
+    """Add a sample of z, always with the same noise, to mu and log_var (N, 1, S/4, S/4)."""
     generator = torch.Generator().manual_seed(0)
-    mu, log_var = encode_all(model, images, labels)
     eps = torch.cat([torch.randn(part.shape, generator=generator) for part in mu.split(BATCH)]).to(mu.device)
     return Encoded(mu, log_var, mu + torch.exp(0.5 * log_var) * eps)
 
@@ -217,7 +221,7 @@ def latent(test: Encoded, train: Encoded, y_test: Tensor, y_train: Tensor) -> di
         "class_aggregate_gap": mean(aggregate_gap(z[y == label]) for label in y_test.unique()),
         "aggregate_kernel_distance": kernel_distance(test.z.flatten(1), prior),
         "kl_per_dimension": kl_per_dimension(test.mu, test.log_var).tolist(),
-        **{f"probe_{name}": value for name, value in probe(train.z, y_train, test.z, y_test).items()},
+        "probe_linear_accuracy": linear_probe(train.z, y_train, test.z, y_test),
     }
 
 
@@ -288,11 +292,13 @@ def evaluate(
     dimensions, pixels = test.mu[0].numel(), recon[0].numel()
 
     progress("training images")
-    y_train = data.train_labels[real.train_index]
-    train = encode(model, data.train_images[real.train_index], y_train)
+    mu, log_var = encode_all(model, data.train_images, data.train_labels)
+    train, y_train = with_sample(mu[real.train_index], log_var[real.train_index]), data.train_labels[real.train_index]
 
     progress("latents")
     found = latent(test, train, data.test_labels, y_train)
+    mlp = mlp_probe(mu, log_var, data.train_labels, test.z, data.test_labels)
+    found |= {f"probe_{name}": value for name, value in mlp.items()}
     test_kl = sum(found["kl_per_dimension"]) / dimensions
     found |= {"test_recon": test_recon, "test_kl": test_kl}
     found |= {"distortion": pixels * test_recon, "rate": dimensions * test_kl}

@@ -52,9 +52,9 @@ OF_LATENTS = [
 
 
 def average(runs: Sequence[dict[str, Any]], key: str) -> str:
-    """The mean of a measure over runs, as the tables print it."""
+    """The mean of a measure over those of the runs that have it, as the tables print it."""
     _, factor, digits = COLUMNS[key]
-    return f"{factor * mean(run[key] for run in runs):.{digits}f}"
+    return f"{factor * mean(run[key] for run in runs if run.get(key) is not None):.{digits}f}"
 
 
 def results_table(rows: Mapping[str, Sequence[dict[str, Any]]], keys: Sequence[str], compared: Collection[str]) -> str:

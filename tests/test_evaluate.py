@@ -183,20 +183,27 @@ def test_each_judge_compares_in_its_own_features_and_nearness_is_that_of_test_im
     assert found["nearest_ratio"] == pytest.approx(1)
 
 
-def test_the_probe_learns_from_sampled_z_of_training_images(model, some, judges, monkeypatch):
+def test_the_probes_learn_from_training_images_and_are_tested_on_sampled_z(model, some, judges, monkeypatch):
     """Means would tell more of the class than z does."""
-    given = []
-    probe = evaluation.probe
-    monkeypatch.setattr(evaluation, "probe", lambda *arguments: given.extend(arguments) or probe(*arguments))
+    given = {}
+    for name in ("linear_probe", "mlp_probe"):
+        real = getattr(evaluation, name)
+        monkeypatch.setattr(evaluation, name, lambda *a, name=name, real=real: given.update({name: a}) or real(*a))
     net = model("spatial")
-    evaluated(net, some, judges, sampling_seeds=(0,))
+    found, _ = evaluated(net, some, judges, sampling_seeds=(0,))
     index = first_per_class(some.train_labels, 10)
-    for z, y, images, labels in (
-        (*given[:2], some.train_images[index], some.train_labels[index]),
-        (*given[2:], some.test_images, some.test_labels),
-    ):
-        encoded = evaluation.encode(net, images, labels)
-        assert z.equal(encoded.z) and not z.equal(encoded.mu) and y.equal(labels)
+    known = evaluation.encode(net, some.train_images[index], some.train_labels[index])
+    every = evaluation.encode(net, some.train_images, some.train_labels)
+    test = evaluation.encode(net, some.test_images, some.test_labels)
+    assert not test.z.equal(test.mu)
+    wanted = {
+        "linear_probe": (known.z, some.train_labels[index], test.z, some.test_labels),
+        "mlp_probe": (every.mu, every.log_var, some.train_labels, test.z, some.test_labels),
+    }
+    for name, arguments in wanted.items():
+        for one, other in zip(given[name], arguments, strict=True):
+            torch.testing.assert_close(one, other)
+    assert found["probe_linear_accuracy"] > 0 < found["probe_mlp_accuracy"] and "probe_information" in found
 
 
 def test_every_measure_is_of_what_it_says(model, some, judges):

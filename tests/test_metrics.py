@@ -8,7 +8,6 @@ import scipy.linalg
 import torch
 from prdc import compute_prdc
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from cvae_support import metrics
@@ -18,10 +17,11 @@ from cvae_support.metrics import (
     frechet_distance,
     kernel_distance,
     kl_per_dimension,
+    linear_probe,
     mean_correlation,
+    mlp_probe,
     nearest_distance,
     precision_recall_density_coverage,
-    probe,
     style,
     style_consistency,
 )
@@ -174,60 +174,76 @@ def classes_in(z, centres, seed=0):
     return z + centres[y], y
 
 
-def test_the_probe_finds_classes_that_are_apart_and_all_their_information():
+def test_the_probes_find_classes_that_are_apart_and_all_their_information():
     centres = 20 * torch.eye(10)
-    found = probe(*classes_in(normal(10_000, 10), centres), *classes_in(normal(1000, 10, seed=1), centres, seed=1))
-    assert found["linear_accuracy"] == found["mlp_accuracy"] == 1
-    assert found["information"] == pytest.approx(math.log(10), abs=0.02)
+    (z_train, y_train), test = (classes_in(normal(10_000, 10, seed=s), centres, seed=s) for s in (0, 1))
+    assert linear_probe(z_train, y_train, *test) == 1
+    found = mlp_probe(z_train, z_train - math.inf, y_train, *test, epochs=5)  # without noise
+    assert found["mlp_accuracy"] == 1 and found["information"] == pytest.approx(math.log(10), abs=0.02)
 
 
 def test_the_linear_probe_is_trained_as_far_as_a_regression_that_converged():
     """At the size of the measures: 10,000 z of 49 latents, classes that overlap."""
     centres = 0.3 * normal(10, 49, seed=2)
     (z_train, y_train), (z_test, y_test) = (classes_in(normal(10_000, 49, seed=s), centres, seed=s) for s in (0, 1))
-    regression = LogisticRegression(max_iter=500).fit(z_train.numpy(), y_train.numpy())
-    found, wanted = probe(z_train, y_train, z_test, y_test), regression.score(z_test.numpy(), y_test.numpy())
+    wanted = (
+        LogisticRegression(max_iter=500).fit(z_train.numpy(), y_train.numpy()).score(z_test.numpy(), y_test.numpy())
+    )
     assert 0.5 < wanted < 0.9
-    assert found["linear_accuracy"] == pytest.approx(wanted, abs=0.01)
-    bound = math.log(10) - log_loss(y_test.numpy(), regression.predict_proba(z_test.numpy()))
-    assert found["information"] == pytest.approx(bound, abs=0.03)
+    assert linear_probe(z_train, y_train, z_test, y_test) == pytest.approx(wanted, abs=0.01)
 
 
-def test_the_probe_finds_nothing_in_noise():
+def test_the_mlp_probe_comes_near_the_bayes_classifier():
+    """Codes of which all is known: means one of two away from 0, unit noise; y is the sign of a product, no line's."""
+    mu = 2.0 * torch.randint(0, 2, (10_000, 2), generator=torch.Generator().manual_seed(0)) - 1
+    y, log_var = (mu.prod(1) < 0).long(), torch.zeros(10_000, 2)
+    z_test = mu + normal(10_000, 2, seed=1)
+    assert linear_probe(mu + normal(10_000, 2, seed=2), y, z_test, y) < 0.6
+    found = mlp_probe(mu, log_var, y, z_test, y, epochs=3)
+    sure = torch.sigmoid(2 * z_test.double())  # that a coordinate's mean is 1
+    odd = sure[:, 0] * (1 - sure[:, 1]) + sure[:, 1] * (1 - sure[:, 0])
+    assert found["mlp_accuracy"] == pytest.approx(float(((odd > 0.5) == y).double().mean()), abs=0.01)
+    cross_entropy = -float(torch.where(y == 1, odd, 1 - odd).log().mean())
+    assert found["information"] == pytest.approx(math.log(2) - cross_entropy, abs=0.01)
+
+
+def test_the_mlp_probe_draws_z_anew_in_every_step():
+    """Few images, much noise, classes that only their spread parts: one sample of each would teach it the noise."""
+    y = torch.arange(400) % 2
+    log_var = torch.where(y == 0, -1.0, 1.0)[:, None].expand(400, 8)
+    mu, z_test = torch.zeros(400, 8), torch.exp(0.5 * log_var) * normal(400, 8, seed=1)
+    fresh = mlp_probe(mu, log_var, y, z_test, y, epochs=100)
+    frozen = mlp_probe(torch.exp(0.5 * log_var) * normal(400, 8), mu - math.inf, y, z_test, y, epochs=100)
+    assert fresh["information"] > frozen["information"] + 0.05
+
+
+def test_the_probes_find_nothing_in_noise():
     centres = torch.zeros(10, 10)
-    found = probe(*classes_in(normal(3000, 10), centres), *classes_in(normal(2000, 10, seed=1), centres, seed=1))
-    assert found["linear_accuracy"] == pytest.approx(0.1, abs=0.03)
+    (z_train, y_train), test = (classes_in(normal(3000, 10, seed=s), centres, seed=s) for s in (0, 1))
+    assert linear_probe(z_train, y_train, *test) == pytest.approx(0.1, abs=0.03)
+    found = mlp_probe(torch.zeros_like(z_train), torch.zeros_like(z_train), y_train, *test, epochs=5)
     assert found["mlp_accuracy"] == pytest.approx(0.1, abs=0.03)
     assert 0 <= found["information"] < 0.01
 
 
-def test_the_linear_probe_is_blind_to_what_the_mlp_sees():
-    """Classes by the sign of a product: no line parts them."""
-
-    def crossed(count, seed):
-        z = normal(count, 2, seed=seed)
-        return z, (z.prod(1) < 0).long()
-
-    found = probe(*crossed(4000, 0), *crossed(1000, 1))
-    assert found["linear_accuracy"] < 0.6 and found["mlp_accuracy"] > 0.95
-    assert 0.4 < found["information"] <= math.log(2)
-
-
-def test_the_probe_bounds_information_by_the_entropy_of_the_labels():
+def test_the_mlp_probe_bounds_information_by_the_entropy_of_the_labels():
     y = (torch.arange(1000) % 10 == 0).long()
     z = normal(1000, 3) + 50 * y[:, None]
     entropy = -(0.1 * math.log(0.1) + 0.9 * math.log(0.9))
-    assert probe(z, y, z, y)["information"] == pytest.approx(entropy, abs=0.02)
+    assert mlp_probe(z, z - math.inf, y, z, y)["information"] == pytest.approx(entropy, abs=0.02)
 
 
-def test_the_probe_gives_the_same_numbers_whatever_was_drawn_before():
+def test_the_probes_give_the_same_numbers_whatever_was_drawn_before():
     z, y = classes_in(normal(500, 4), torch.eye(4))
-    torch.manual_seed(5)
-    first, state = probe(z, y, z, y), torch.get_rng_state()
-    torch.manual_seed(5)
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.manual_seed(6)
-    assert probe(z, y, z, y) == first
+
+    def probed(seed):
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
+        found = linear_probe(z, y, z, y), mlp_probe(z, torch.zeros_like(z), y, z, y, epochs=2)
+        assert torch.equal(torch.get_rng_state(), state)
+        return found
+
+    assert probed(5) == probed(6)
 
 
 def rectangle(height, width, brightness):
