@@ -81,9 +81,9 @@ class Encoded(NamedTuple):
 class Real(NamedTuple):
     """What is compared with, the same for every model: of the test images, and of TRAIN training images."""
 
-    features: Tensor  # of the test images, by the judge
-    second_features: Tensor
-    train_index: Tensor  # of the training images used, classes in order
+    features: Tensor  # (N, D), of the test images, by the judge
+    second_features: Tensor  # the same by the second judge
+    train_index: Tensor  # (TRAIN,), of the training images used, classes in order
     nearest: float  # mean distance from a test image to the nearest training image
 
 
@@ -114,6 +114,7 @@ def look(judge: AnyJudge, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def accuracy(said: Tensor, labels: Tensor) -> float:
+    """How often the class said, (N,), is the one of labels (N,)."""
     return float((said == labels).double().mean())
 
 
@@ -271,7 +272,7 @@ def evaluate(
     progress: Callable[[str], Any] = lambda stage: None,
     class_aware: bool = False,
 ) -> dict[str, Any]:
-    """Every measure in MEASURES of one model, as numbers that JSON can hold.
+    """Every measure in MEASURES of one model on the CPU, as numbers that JSON can hold.
 
     What is sampled is the mean over the sampling seeds, with the standard deviation as NAME_std (None for one
     seed). Beside MEASURES: the lists conditional_accuracy_per_class and kl_per_dimension, and of a conditional model

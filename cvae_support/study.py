@@ -81,7 +81,7 @@ PLAIN = {
     "adaLN, plain, full width": Config("adaln", recipe="plain"),
 }
 # The small models that ship.
-SHIPPED = {
+TWENTY_EPOCHS = {
     "spatial, 20 epochs": MUON,
     "adaLN, 20 epochs": replace(MUON, model="adaln"),
     "unconditional, 20 epochs": replace(MUON, model="unconditional"),
@@ -90,7 +90,7 @@ SHIPPED = {
 # Conditional models once more, z drawn where the codes of each class are and not from the prior; of the seeds whose
 # weights are at hand.
 CLASS_AWARE = {
-    f"{arm}, class-aware": (FULL_WIDTH | SHIPPED | CONDITIONING)[arm]
+    f"{arm}, class-aware": (FULL_WIDTH | TWENTY_EPOCHS | CONDITIONING)[arm]
     for arm in (
         "spatial, full width",
         "adaLN, full width",
@@ -101,7 +101,7 @@ CLASS_AWARE = {
 }
 # Between one epoch and twenty: every seed of the fast recipe.
 FOUR_EPOCHS = {"spatial, 4 epochs": FAST, "adaLN, 4 epochs": replace(FAST, model="adaln")}
-MEASURED = FULL_WIDTH | PLAIN | SHIPPED | FOUR_EPOCHS | CONDITIONING
+MEASURED = FULL_WIDTH | PLAIN | TWENTY_EPOCHS | FOUR_EPOCHS | CONDITIONING
 ARMS = {
     **MEASURED,
     **SEARCH,

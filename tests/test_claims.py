@@ -34,7 +34,7 @@ from cvae_support.study import (
     RESULTS_FOLDER,
     SEARCH,
     SEEDS,
-    SHIPPED,
+    TWENTY_EPOCHS,
     at_epoch,
     curve,
     curves,
@@ -440,13 +440,13 @@ def test_adaln_has_about_a_fifth_more_parameters(ends):
 
 def test_the_recipes_are_as_the_texts_say():
     """sec-recipe:
-    '32 images a step make eight times', 'a peak of 0.006', 'the last 500 steps', and the table of TRAINING.md
+    '32 images a step make eight times', 'It climbs to 0.006', 'the last 500 steps', and the table of TRAINING.md
     """
     plain, fast, muon = RECIPES["plain"], RECIPES["fast"], RECIPES["muon"]
     page = (ROOT / "posts/class_conditional_vae/class_conditional_vae.qmd").read_text(encoding="utf-8")
     assert f"{fast['batch_size']} images a step make eight times" in page
     assert plain["batch_size"] == 8 * fast["batch_size"]
-    assert f"a peak of {fast['learning_rate']}" in page
+    assert f"It climbs to {fast['learning_rate']}" in page
     assert f"the last {round(1 / (1 - fast['ema_decay']))} steps" in page
     text = (ROOT / "TRAINING.md").read_text(encoding="utf-8")
     for name in ("epochs", "batch_size"):
@@ -482,13 +482,13 @@ PAGE, SMALL = (
 
 
 def means(arms):
-    """The measures of arms, means over their seeds."""
-    known = {
-        name: [{k: v for k, v in run.items() if v is not None} for run in measured(arm)] for name, arm in arms.items()
-    }
-    return {
-        name: over_seeds([{k: run[k] for k in MEASURED if k in run} for run in runs]) for name, runs in known.items()
-    }
+    """The measures of arms that all their seeds have, means over these."""
+    found = {}
+    for name, arm in arms.items():
+        runs = measured(arm)
+        known = [key for key in MEASURED if all(run.get(key) is not None for run in runs)]
+        found[name] = over_seeds([{key: run[key] for key in known} for run in runs])
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -677,21 +677,16 @@ def test_every_arm_has_three_seeds():
         assert all(run["sampling_seeds"] == [0] for run in read("measures") if run["arm"] == arm)
 
 
-def test_the_latents_that_are_switched_off_lie_at_the_edge():
-    """tbl-latents:
-    'most in the top row or the left column of the 7 by 7 map', 'At 0.0005 all carry much', 'it is wider'
-    """
-    for arm in FULL_WIDTH | SHIPPED:
+def test_at_a_small_weight_every_latent_carries_much_and_at_a_large_one_some_hardly_anything():
+    """tbl-latents: 'latents of the spatial and', 'At 0.0005 all carry much', 'it is wider'"""
+    for arm in FULL_WIDTH | TWENTY_EPOCHS:
         for run in measured(arm):
-            nats = torch.tensor(run["kl_per_dimension"]).view(7, 7)
+            nats = torch.tensor(run["kl_per_dimension"])
             assert run["class_aggregate_gap"] > run["aggregate_gap"] + (0.5 if arm in FULL_WIDTH else 1)
             if "0.0005" in arm:
                 assert nats.min() > 1 and run["active_units"] == 49
             elif not arm.startswith("unconditional"):
-                faint = nats < 0.1
-                assert faint.any() and faint[1:-1, 1:-1].sum() <= faint.sum() / 3
-                if arm in FULL_WIDTH:
-                    assert faint[1:, 1:].sum() < faint.sum() / 3
+                assert nats.min() < 0.1
 
 
 def test_nothing_is_copied_from_the_training_images(generated):
@@ -777,8 +772,8 @@ def test_the_class_means_fool_what_the_solution_says_they_fool(generated, yardst
 
 @pytest.fixture(scope="module")
 def of():
-    """A measure of an arm, mean over its seeds."""
-    return lambda arm, measure: mean(run[measure] for run in measured(arm))
+    """A measure of an arm, mean over those of its seeds that have it."""
+    return lambda arm, measure: mean(run[measure] for run in measured(arm) if run[measure] is not None)
 
 
 def test_a_blind_encoder_leaves_the_class_in_z(of):
@@ -810,7 +805,7 @@ def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(
 PROBED = (
     "unconditional", "spatial", "added", "adaLN",
     "spatial, blind encoder", "added, blind encoder", "adaLN, blind encoder",
-    *SHIPPED,
+    *TWENTY_EPOCHS,
     *FULL_WIDTH,
 )  # fmt: skip
 
@@ -822,7 +817,7 @@ def test_the_mlp_probe_is_of_one_seed_of_each_arm():
     """
     shown = {arm: SEEDS[0] for arm in CONDITIONING} | {
         arm: load_record(SHIPPED_FOLDER / f"{config.name}.json")["config"]["seed"]
-        for arm, config in (SHIPPED | FULL_WIDTH).items()
+        for arm, config in (TWENTY_EPOCHS | FULL_WIDTH).items()
     }
     for arm, seed in shown.items():
         probed = [
@@ -842,7 +837,7 @@ def test_at_full_width_the_probes_find_less_with_a_label():
         ]
         without = [run[probe] for arm in (PAGE["aware"], PAGE["sharp"]) for run in measured(arm)]
         assert max(with_label) < min(without)
-        assert probe != "probe_linear_accuracy" or max(with_label) < 0.13
+        assert probe != "probe_linear_accuracy" or max(with_label) < 0.14
 
 
 @torch.no_grad()
@@ -1065,13 +1060,6 @@ def test_at_the_smallest_weight_the_label_adds_nothing(at_weights):
         one, other = ([run[measure] for run in runs] for runs in (labelled, without))
         assert abs(mean(one) - mean(other)) < max(stdev(one), stdev(other))
     assert at_weights("label_swap_accuracy", AWARE[:1])[0] < 0.05
-
-
-def test_the_main_post_hands_on_to_the_other():
-    """tbl-generation:
-    '(At that weight a label [adds nothing](../kl_weight/kl_weight.qmd#sec-aware) to small models after one epoch.)'
-    """
-    assert ARMS["spatial, weight 0.0005"].epochs == ARMS["unconditional, weight 0.0005"].epochs == 1
 
 
 def claims():
