@@ -198,7 +198,7 @@ def mlp_probe(
         )  # fmt: skip
 
     net = seeded(make, 0)
-    fit_classifier(net, (mu - center) / scale, y_train, epochs, seed=0, std=std / scale, decay=0.1)
+    fit_classifier(net, (mu - center) / scale, y_train, epochs, seed=0, std=std / scale, decay=0.2)
     with torch.no_grad():
         logits = net((z_test - center) / scale)
     shares = y_test.bincount().double() / len(y_test)
