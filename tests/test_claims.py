@@ -527,7 +527,7 @@ def test_the_judges_are_as_good_as_the_text_says():
 
 @torch.no_grad()
 def test_the_judges_features_hardly_see_a_mirror(data):
-    """tbl-generation: '(nearly blind to what tells no classes apart, such as mirroring)': as real images beside others"""
+    """tbl-generation: '(nearly blind to what tells no classes apart, such as mirroring)'"""
     index = first_per_class(data.test_labels, 200)
     images = to_float(data.test_images[index]).view(10, 2, 100, 1, 28, 28).transpose(0, 1).flatten(1, 2)
     known, other, mirrored = (features(load_judge(), x) for x in (images[0], images[1], images[1].flip(-1)))
