@@ -790,7 +790,8 @@ def test_a_blind_encoder_leaves_the_class_in_z(of):
 def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(of):
     """fig-leakage:
     'with a blind encoder nearly as often', 'little above chance', 'seems granted', 'After one epoch labels hide next to
-    nothing from it', 'Much of the class stays in', 'where no line finds it', 'an MLP still reads it off most codes'
+    nothing from it', 'Much of the class stays in', 'where no line finds it', 'The decoder hardly goes by it: after a
+    label swap it mostly draws what', 'an MLP still reads it off most codes'
     """
     linear, mlp = "probe_linear_accuracy", "probe_mlp_accuracy"
     assert min(of(model, mlp) for model in ("spatial", "added", "adaLN")) > of("unconditional", mlp) - 0.01
@@ -799,6 +800,7 @@ def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(
         assert of(f"{model}, blind encoder", linear) > of(model, linear) > of(f"{model}, 20 epochs", linear) + 0.3
         assert 0.1 < of(f"{model}, 20 epochs", linear) < 0.15
         for trained in ("20 epochs", "full width"):
+            assert of(f"{model}, {trained}", "label_swap_accuracy") > 0.7
             assert of(f"{model}, {trained}", linear) < 0.15 < 0.5 < of(f"{model}, {trained}", mlp)
             assert of(f"{model}, {trained}", mlp) < of(f"unconditional, {trained}", mlp) - 0.05
 
