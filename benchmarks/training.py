@@ -69,12 +69,16 @@ def obvious_loop(config: Config, data: Dataset, device: str) -> Callable[[int], 
     model = VAE(config).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     workers = 0 if device == "cpu" else 4  # on a CPU they would only take cores from the model
+    order: list[int] = []  # every run fills it anew: the loader is made once, so that its workers start in the warm-up
+    loader = DataLoader(
+        PilImages(data), config.batch_size, sampler=order, drop_last=True,
+        num_workers=workers, persistent_workers=workers > 0,
+    )  # fmt: skip
 
     def run(steps: int) -> list[tuple[float, float]]:
-        few = data.first(steps * config.batch_size, 1)
         generator = training.epoch_generator(config, epoch=1)
-        order = torch.randperm(len(few.train_images), generator=generator).tolist()
-        loader = DataLoader(PilImages(few), config.batch_size, sampler=order, drop_last=True, num_workers=workers)
+        few = min(steps * config.batch_size, len(data.train_images))
+        order[:] = torch.randperm(few, generator=generator).tolist()
         losses = []
         for images, labels in loader:
             x, y = images.to(device), labels.to(device)
