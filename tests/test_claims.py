@@ -302,7 +302,7 @@ def test_small_batches_give_most_and_the_average_nothing(study):
     """few_epochs tbl-ingredients:
     'over three seeds', 'Batches twice as large cost most, half the peak rate costs half as much. A rate that rises
     and falls gains with every seed, about as much as two seeds differ. The average costs a trace, with every seed',
-    'Only Muon lowers the loss clearly', 'Of its changes small batches give most in the first epoch.'
+    'Only Muon lowers the loss by much', 'Of its changes small batches give most in the first epoch.'
     """
     whole = at_epoch(study, "spatial", 1)
     spread = stdev(whole)
@@ -660,8 +660,8 @@ def test_over_which_seeds_samples_are_averaged():
 def test_the_sharp_model_leads_with_class_aware_codes(generated):
     """tbl-generation:
     'hopeless when sampled from the prior', 'it leads by far in Fréchet distance and coverage, by a little in accuracy
-    score.', 'The workaround at 0.0005 is hard to beat in variety. In accuracy only full-width adaLN clearly beats it,
-    of the models drawn from the prior'
+    score.', 'The workaround at 0.0005 is hard to beat in variety. In accuracy, by both judges, only full-width
+    adaLN beats it, of the models drawn from the prior'
     """
     sharp, others = generated["sharp"], [model for name, model in generated.items() if name != "sharp"]
     score = "classification_accuracy_score"
