@@ -687,14 +687,17 @@ def test_every_arm_has_three_seeds():
 
 
 def test_at_a_small_weight_every_latent_carries_much_and_at_a_large_one_some_hardly_anything():
-    """tbl-latents: 'latents of the spatial and', 'At 0.0005 all carry much', 'it is wider'"""
+    """tbl-latents:
+    'latents of the spatial, ... of the adaLN and ... of the unconditional model carry less than 0.1 nats each', 'At
+    0.0005 all carry much', 'it is wider'
+    """
     for arm in FULL_WIDTH | TWENTY_EPOCHS:
         for run in measured(arm):
             nats = torch.tensor(run["kl_per_dimension"])
             assert run["class_aggregate_gap"] > run["aggregate_gap"] + (0.5 if arm in FULL_WIDTH else 1)
             if "0.0005" in arm:
                 assert nats.min() > 1 and run["active_units"] == 49
-            elif not arm.startswith("unconditional"):
+            elif arm != "unconditional, 20 epochs":
                 assert nats.min() < 0.1
 
 
