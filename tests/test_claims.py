@@ -717,11 +717,28 @@ def test_the_label_decides_after_a_swap(generated):
 @torch.no_grad()
 def test_a_wrong_label_draws_another_garment(ends, data):
     """solution-wrong: 'The error grows more than tenfold'"""
-    net, own = ends[ADALN][1], data.test_labels[:200]
-    x = data.test_images[:200].float() / 255
-    mu, _ = net.encode(x, own)
-    right, wrong = ((net.decode(mu, net.embed(y)) - x).square().mean() for y in (own, (own + 1) % 10))
-    assert wrong > 10 * right
+    own, x = data.test_labels[:200], to_float(data.test_images[:200])
+    for net in (ends[SPATIAL][1], ends[ADALN][1]):
+        mu, _ = net.encode(x, own)
+        right, wrong = ((net.decode(mu, net.embed(y)) - x).square().mean() for y in (own, (own + 1) % 10))
+        assert wrong > 10 * right
+
+
+@torch.no_grad()
+def test_few_latents_make_images_differ(ends):
+    """fig-fix-y: 'so $z$ is used (few latents would do)'"""
+    net = ends[SPATIAL][1]
+    arm = "spatial, full width"
+    (found,) = (run["measures"] for run in read("measures") if (run["arm"], run["seed"]) == (arm, net.config.seed))
+    most_said = torch.tensor(found["kl_per_dimension"]).argsort(descending=True)[:4]
+    z = noise(net, 32, seed=1)
+    few = torch.zeros_like(z)
+    few.flatten(1)[:, most_said] = z.flatten(1)[:, most_said]
+    spread = [
+        sum(net.decode(codes, net.embed(torch.full((32,), label))).var(dim=0).mean() for label in range(10))
+        for codes in (few, z)
+    ]
+    assert spread[0] > 0.5 * spread[1]  # of the pixels' variance within a class, by 4 latents of 49
 
 
 @torch.no_grad()
