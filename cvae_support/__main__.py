@@ -4,6 +4,9 @@ import argparse
 import io
 import json
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,22 +16,25 @@ from cvae_support.data import load_dataset, load_fashion_mnist
 from cvae_support.files import cache_folder, write_atomically
 from cvae_support.runs import run_folder
 
-EXAMPLES = """examples:
+EXAMPLES = """
   python -m cvae_support data
   python -m cvae_support train --model adaln                                    # the full model, for a GPU
   python -m cvae_support train --model adaln --width 0.25 --recipe fast         # a small one, for a CPU
   python -m cvae_support train --model adaln --width 0.25 --recipe fast --resume
   python -m cvae_support train --epochs 1 --width 0.25 --images 5120            # a minute's try
-  python -m cvae_support train --data digits.npz --batch-size 64
+  python -m cvae_support train --data digits.npz --width 0.25 --kl-weight 0.05 --epochs 30 --batch-size 32
   fabric run --accelerator=cuda --devices=2 --precision=bf16-mixed cvae_support/__main__.py train --model adaln
   python -m cvae_support evaluate adaln-w0.25-kl0.01-muon --seeds 1 --out measures.json
   python -m cvae_support study --report                                         # the page's experiments so far
   python -m cvae_support info
   python -m cvae_support sample adaln-w1-kl0.01-muon --class Sandal --count 8 --out sandals.png
   python -m cvae_support export --out onnx
-"""
+""".strip("\n").splitlines()
 # What a flag of `train` sets, where its name and its choices do not say it.
 WORDS = {
+    "model": "how the class gets in: not at all, as a channel (spatial), as a vector added to features, or through the "
+    "normalization (adaln); mlp and label-channel are networks of other people, to compare with",
+    "recipe": "epochs, batches, optimizer and learning rate in one, where you leave them out: see TRAINING.md",
     "width": "factor of the channels: 1 is the model of the tutorial, 0.25 trains on a CPU",
     "encoder_sees_y": "whether the encoder is given the class, too",
     "kl_weight": "factor of the KL term in the loss",
@@ -45,6 +51,8 @@ def find_weights(name: str) -> Path:
         return path
     if shipped.is_file():
         return shipped
+    if path.is_dir():
+        raise CheckpointError(f"{name} is a folder: name a .json file in it, such as {path / 'final.json'}")
     raise CheckpointError(f"no weights called {name!r}; shipped are {', '.join(shipped_names())}, or give a .json file")
 
 
@@ -61,6 +69,15 @@ def class_index(name: str, classes: list[str]) -> int:
     if name.isdecimal() and int(name) < len(classes):
         return int(name)
     raise ValueError(f"no class {name!r}; there are 0 to {len(classes) - 1}, or by name: {', '.join(classes)}")
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Say of the path a user gave what went wrong in writing there."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{out} cannot be written: {error.strerror or error}. Choose another place: --out") from error
 
 
 def run_data(_: argparse.Namespace) -> None:
@@ -109,8 +126,9 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         if arguments.out.is_dir():
             raise IsADirectoryError(f"--out must name a .json file, and {arguments.out} is a folder")
         trial = arguments.out.with_name(f"{arguments.out.name}.trial")
-        write_atomically(trial, b"")
-        trial.unlink()
+        with writing(arguments.out):
+            write_atomically(trial, b"")
+            trial.unlink()
     seeds = list(range(arguments.seeds))
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), transient=True) as bar:
         task = bar.add_task("", total=stages(seeds))
@@ -121,7 +139,8 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     Console().print(measures_table(found, read("floors") or {}))  # first: a disk that is full by now loses nothing
     if arguments.out:
         result = {"weights": record["weights"], "fingerprint": record["fingerprint"], "sampling_seeds": seeds}
-        write_atomically(arguments.out, json.dumps(result | {"measures": found}, indent=1).encode())
+        with writing(arguments.out):
+            write_atomically(arguments.out, json.dumps(result | {"measures": found}, indent=1).encode())
         print(f"measures: {arguments.out}")
 
 
@@ -143,7 +162,7 @@ def run_sample(arguments: argparse.Namespace) -> None:
     import torch
     from PIL import Image
 
-    from cvae_support.latents import mosaic
+    from cvae_support.latents import as_picture, mosaic
 
     if not 1 <= arguments.count <= 1000:
         raise ValueError(f"--count must lie in 1 .. 1000, got {arguments.count}")
@@ -160,8 +179,9 @@ def run_sample(arguments: argparse.Namespace) -> None:
     images = model.sample(y, torch.Generator().manual_seed(arguments.seed))
     strip = mosaic(images.transpose(0, 1))  # side by side
     picture = io.BytesIO()
-    Image.fromarray((strip * 255).round().byte().numpy()).save(picture, kind)
-    write_atomically(arguments.out, picture.getvalue())
+    as_picture(strip).save(picture, kind)
+    with writing(arguments.out):
+        write_atomically(arguments.out, picture.getvalue())
     what = "no class: the model is unconditional" if label is None else record["classes"][label]
     print(f"{arguments.count} samples ({what}) in {arguments.out}")
 
@@ -175,7 +195,9 @@ def run_export(arguments: argparse.Namespace) -> None:
         raise RuntimeError(f"{error}; export needs: pip install onnx onnxscript onnxruntime") from error
     from cvae_support.export import export
 
-    facts = export(arguments.out, load_fashion_mnist())
+    data = load_fashion_mnist()
+    with writing(arguments.out):
+        facts = export(arguments.out, data)
     for name, decoder in facts["decoders"].items():
         most, mean = decoder["max_pixel_difference"], decoder["mean_pixel_difference"]
         apart = f"pixels (0 to 1) differ from torch's by at most {most:.0e}, by {mean:.0e} on average"
@@ -206,20 +228,23 @@ def config_fields():
 
 
 def parser() -> argparse.ArgumentParser:
+    layout = argparse.RawDescriptionHelpFormatter
     top = argparse.ArgumentParser(
         prog="python -m cvae_support",
         description="The class-conditional VAE of the tutorial: its data, its training, its measures, its samples.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(["examples:", *EXAMPLES]),
+        formatter_class=layout,
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    data = commands.add_parser("data", help="find or download Fashion-MNIST, and verify it")
+    def command(name: str, what: str) -> argparse.ArgumentParser:
+        examples = "\n".join(["examples:", *(line for line in EXAMPLES if f" {name}" in line)])
+        return commands.add_parser(name, help=what, description=what, epilog=examples, formatter_class=layout)
+
+    data = command("data", "find or download Fashion-MNIST, and verify it")
     data.set_defaults(run=run_data)
 
-    train = commands.add_parser(
-        "train", help="train a model", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    train = command("train", "train a model")
     choices = {"model": MODELS, "recipe": RECIPES, "schedule": SCHEDULES}
     for field in config_fields():
         flag = f"--{field.name.replace('_', '-')}"
@@ -234,24 +259,24 @@ def parser() -> argparse.ArgumentParser:
             options |= dict(type=kind, help=words.replace("default %(default)s", f"default: {defaults}"))
         train.add_argument(flag, choices=choices.get(field.name), **options)
     train.add_argument("--data", type=Path, help="a folder of IDX files or an .npz file (default: Fashion-MNIST)")
-    train.add_argument("--folder", type=Path, help="where to keep the run (default: in the cache)")
+    train.add_argument("--folder", type=Path, help="where to keep the run (default: in .cache, or in CVAE_CACHE)")
     train.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     train.add_argument(
         "--images", type=int, default=0, metavar="N", help="use the first N training and N/6 test images only"
     )
     train.set_defaults(run=run_train)
 
-    evaluate = commands.add_parser("evaluate", help="measure a model's samples and latents (minutes)")
+    evaluate = command("evaluate", "measure a model's samples and latents (minutes)")
     evaluate.add_argument("weights", help="a name that `info` lists, or a checkpoint's .json file")
     evaluate.add_argument("--seeds", type=int, default=3, metavar="N", help="draw N sets of samples (default 3)")
     evaluate.add_argument("--out", type=Path, help="a .json file for all measures (default: none)")
     evaluate.set_defaults(run=run_evaluate)
 
-    study = commands.add_parser("study", help="run the experiments the page reports (goes on where it stopped)")
+    study = command("study", "train and measure what the results of the page's experiments lack, and print them")
     study.add_argument("--report", action="store_true", help="train nothing; collect and print what there is")
     study.set_defaults(run=run_study)
 
-    sample = commands.add_parser("sample", help="draw images of a class")
+    sample = command("sample", "draw images of a class")
     sample.add_argument("weights", help="a name that `info` lists, or a checkpoint's .json file")
     sample.add_argument("--class", dest="label", help="name or number, as in Sandal or 5; needed by conditional models")
     sample.add_argument("--count", type=int, default=8, help="default %(default)s")
@@ -259,11 +284,11 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--out", type=Path, default=Path("sample.png"), help="default %(default)s")
     sample.set_defaults(run=run_sample)
 
-    export = commands.add_parser("export", help="write the decoders that ship, and the judge, as ONNX")
+    export = command("export", "write the decoders of the two small conditional models, and the judge, as ONNX")
     export.add_argument("--out", type=Path, default=Path("onnx"), help="the folder (default %(default)s)")
     export.set_defaults(run=run_export)
 
-    info = commands.add_parser("info", help="describe the shipped weights, or one checkpoint")
+    info = command("info", "describe the shipped weights, or one checkpoint")
     info.add_argument("weights", nargs="?", help="a shipped name, or a checkpoint's .json file")
     info.set_defaults(run=run_info)
     return top
@@ -274,6 +299,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # Windows writes files in a code page that lacks an arrow
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # without a line of our code
     try:
         arguments.run(arguments)
     except KeyboardInterrupt:

@@ -145,7 +145,7 @@ def differences(record: dict[str, Any], config: Config, data_checksum: str | Non
     if not found and record["fingerprint"] != config.fingerprint:
         found.append(f"the fingerprint is {record['fingerprint']} there, {config.fingerprint} asked for")
     if data_checksum and record["data"] != data_checksum:
-        found.append("it was trained on other data")
+        found.append("it was trained on other data, or on more or fewer images of it")
     return found
 
 

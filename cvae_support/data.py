@@ -11,6 +11,7 @@ import math
 import os
 import tempfile
 import warnings
+import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -81,7 +82,7 @@ def read_file(folder: Path, name: str) -> bytes:
     """One file of the four, unpacked, from folder. DataError if absent or unreadable."""
     file = file_of(folder, name)
     if not file.is_file():
-        raise DataError(f"{name} is not in {folder}")
+        raise DataError(f"neither {name} nor {name}.gz is in {folder}")
     try:
         return gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
@@ -187,9 +188,13 @@ def load_dataset(path: Path) -> Dataset:
     what it lacks.
     """
     arrays: list[np.ndarray]
+    if not path.exists():
+        raise DataError(f"there is no {path}")
     if path.is_dir():
-        arrays = [parse_idx(read_file(path, name), name).numpy() for name in SHA256]
+        arrays = [parse_idx(read_file(path, name), str(file_of(path, name))).numpy() for name in SHA256]
     elif path.suffix == ".npz":
+        if not zipfile.is_zipfile(path):  # of which numpy would say that it may hold a pickle
+            raise DataError(f"{path} is not an .npz file, or a part of one: make it with numpy.savez")
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = [file[name] for name in ("x_train", "y_train", "x_test", "y_test")]
@@ -201,9 +206,16 @@ def load_dataset(path: Path) -> Dataset:
         where = f"the {split} part of {path}"
         if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1] != images.shape[2]:
             raise DataError(f"{where} needs images (N, S, S) of uint8, got {images.dtype} of shape {images.shape}")
-        if images.shape[1] % 4 or images.shape[1:] != arrays[0].shape[1:]:
+        if not len(images):
+            raise DataError(f"{where} is empty")
+        if images.shape[1:] != arrays[0].shape[1:]:
+            raise DataError(
+                f"{where} has images of {images.shape[1]} x {images.shape[2]} pixels, the training part of "
+                f"{arrays[0].shape[1]} x {arrays[0].shape[2]}: pad all alike"
+            )
+        if images.shape[1] % 4:
             raise DataError(f"{where} has images of {images.shape[1]} pixels: pad them, all alike, to a multiple of 4")
-        if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1] or not len(labels) or labels.min() < 0:
+        if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1] or labels.min() < 0:
             lowest = f", the lowest {labels.min()}" if labels.dtype.kind in "iu" and labels.size else ""
             raise DataError(
                 f"{where} needs a label from 0 up for each of {len(images)} images, "

@@ -10,14 +10,13 @@ import sys
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from cvae_support.data import Dataset
 from cvae_support.export import FIRST_SEED
 from cvae_support.figures import image_grid, show
 from cvae_support.judge import load_judge
-from cvae_support.latents import blend, class_grid, encode_means, first_per_class, mosaic, noise
+from cvae_support.latents import as_picture, blend, class_grid, encode_means, first_per_class, mosaic, noise
 from cvae_support.models import VAE
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -27,8 +26,7 @@ SLIDERS = 6
 def as_png(pixels: Tensor, scale: int) -> bytes:
     """Grey pixels (H, W) in [0, 1] as a PNG, each of them scale wide and high."""
     file = io.BytesIO()
-    grey = (pixels.cpu() * 255).round().byte().repeat_interleave(scale, 0).repeat_interleave(scale, 1)
-    Image.fromarray(grey.numpy()).save(file, "PNG")
+    as_picture(pixels.repeat_interleave(scale, 0).repeat_interleave(scale, 1)).save(file, "PNG")
     return file.getvalue()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -70,6 +71,11 @@ def blend(model: VAE, label_a: int, label_b: int, shares: Tensor, z: Tensor) -> 
 def mosaic(images: Tensor) -> Tensor:
     """Images (R, C, S, S) as one picture, edge to edge: (R * S, C * S)."""
     return images.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def as_picture(pixels: Tensor) -> Image.Image:
+    """Grey pixels (H, W) in [0, 1] as a picture of 256 levels."""
+    return Image.fromarray((pixels * 255).round().byte().cpu().numpy())
 
 
 def first_per_class(labels: Tensor, per_class: int) -> Tensor:

@@ -37,10 +37,16 @@ def check_images(x: Tensor, side: int) -> None:
         raise ValueError("x holds NaN or infinity")
 
 
+def check_pairs(first: Tensor, second: Tensor, what: str) -> None:
+    """Raise ValueError unless there are as many of one as of the other: one label would do for a whole batch."""
+    if len(first) != len(second):
+        raise ValueError(f"{what} must be as many, got {len(first)} and {len(second)}")
+
+
 def check_labels(y: Tensor, num_classes: int) -> None:
     """Raise ValueError unless y is a (B,) integer tensor; on a CPU also unless it lies in 0 .. num_classes - 1."""
     if y.dtype not in (torch.int64, torch.int32) or y.ndim != 1:
-        raise ValueError(f"y must be a (B,) tensor of integers, got {y.dtype} of shape {tuple(y.shape)}")
+        raise ValueError(f"y must be a (B,) tensor of int64 or int32, got {y.dtype} of shape {tuple(y.shape)}")
     # Looking at the values would make a GPU wait for every batch, and break a compiled graph in two.
     if torch.compiler.is_compiling() or y.device.type != "cpu":
         return
@@ -199,6 +205,7 @@ class VAE(nn.Module):
             if y is None:
                 raise ValueError(f'a "{self.config.model}" model needs the labels: encode(x, y)')
             check_labels(y, self.config.num_classes)
+            check_pairs(x, y, "images and labels")
         return self.encoder(x, y)
 
     def decode(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
@@ -207,6 +214,8 @@ class VAE(nn.Module):
             raise ValueError(f"z must have shape {('B',) + self.latent_shape(1)[1:]}, got {tuple(z.shape)}")
         if self.conditional and (cond is None or not cond.is_floating_point()):  # labels, most likely
             raise ValueError("decode takes a class embedding: decode(z, model.embed(y))")
+        if cond is not None:
+            check_pairs(z, cond, "z and class embeddings")
         return self.decoder(z, cond)
 
     def forward(self, x: Tensor, y: Tensor | None = None, eps: Tensor | None = None):

@@ -1,5 +1,6 @@
 """A training run: on which device, in which folder, kept to one process, and what an error leaves there."""
 
+import errno
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -37,7 +38,8 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise TrainingError(
-            f"no checkpoint can be written in {folder}: {error}. Choose another place: --folder, or CVAE_CACHE"
+            f"no checkpoint can be written in {folder}: {error}. "
+            "Choose another place: --folder, or set CVAE_CACHE to a folder"
         ) from error
 
 
@@ -83,7 +85,9 @@ def save(path: Path, tensors: dict[str, Tensor], config: Config, data: Dataset, 
             data=data.checksum, classes=data.classes, history=history, made_on=made_on,
         )  # fmt: skip
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "Make room there" if full else "Make it writable"
         raise TrainingError(
             f"epoch {len(history)} could not be saved: {error}; {last_good(path.with_name('last.json'))}. "
-            f"Make room there and {again(path.with_name('last.json'))}"
+            f"{remedy} and {again(path.with_name('last.json'))}"
         ) from error

@@ -258,7 +258,7 @@ def measure(data: Dataset) -> None:
 
 
 def known_measures(arm: str, config: Config) -> list[dict[str, Any]]:
-    """The measures of this very run by today's judges: one, or none."""
+    """The measures of a run of this arm and configuration, seed and all, by today's judges: one, or none."""
     wanted = {"arm": arm, "fingerprint": config.fingerprint, "judges": judge_hashes()}
     return [run for run in read("measures") if wanted.items() <= run.items()]
 

@@ -112,6 +112,11 @@ def check_start(config: Config, data: Dataset, world_size: int) -> None:
                 f"the {split} images must be uint8 of shape (N, 1, {side}, {side}), "
                 f"got {images.dtype} of shape {tuple(images.shape)}"
             )
+        if labels.dtype not in (torch.int64, torch.int32) or labels.ndim != 1:
+            raise TrainingError(
+                f"the {split} labels must be int64 or int32 of shape (N,), "
+                f"got {labels.dtype} of shape {tuple(labels.shape)}"
+            )
         if len(images) != len(labels) or not len(images):
             raise TrainingError(f"{len(images)} {split} images and {len(labels)} labels do not go together")
         if not 0 <= int(labels.min()) <= int(labels.max()) < config.num_classes:
@@ -209,7 +214,9 @@ def train(config: Config, data: Dataset, folder: Path, resume: bool = False) -> 
     if fabric.device.type == "cpu":
         keep_freed_memory()
     check_start(config, data, fabric.world_size)
-    last = folder / "last.json"
+    last, here = folder / "last.json", made_on(fabric)
+    if not last.is_file() and (folder / "final.json").is_file():
+        raise TrainingError(f"{folder} holds a finished run: choose another folder, or delete it to start over")
     if resume and not last.is_file():
         raise CheckpointError(
             f"no checkpoint at {last}: leave out --resume, or give the options (or the --folder) the run was begun with"
@@ -217,7 +224,7 @@ def train(config: Config, data: Dataset, folder: Path, resume: bool = False) -> 
     check_writable(folder)
     with only_run(folder) if fabric.is_global_zero else nullcontext():
         fabric.barrier()  # no process looks at what lies there before the first has it to itself
-        if not resume and (last.is_file() or (folder / "final.json").is_file()):
+        if not resume and last.is_file():
             raise TrainingError(
                 f"{folder} already holds a run: resume it (--resume), or delete the folder to start over"
             )
@@ -226,17 +233,24 @@ def train(config: Config, data: Dataset, folder: Path, resume: bool = False) -> 
         if resume:
             tensors, record = load_checkpoint(last)
             if differing := differences(record, config, data.checksum):
-                raise CheckpointError(f"{last} cannot be resumed: {'; '.join(differing)}")
-            if (before := record.get("made_on")) != made_on(fabric) and fabric.is_global_zero:
-                print(f"Begun on {before}, continued on {made_on(fabric)}: from here on it rounds differently.")
+                raise CheckpointError(
+                    f"{last} cannot be resumed: {'; '.join(differing)}. "
+                    "Give the options the run was begun with, or another --folder"
+                )
             try:
                 unpack_state(tensors, net, average, optimizer)
             except (RuntimeError, ValueError, KeyError, IndexError) as error:
                 raise CheckpointError(
                     f"{last} cannot be resumed, its tensors are not those of a run: {error}"
                 ) from error
-            history = record["history"]
-        run_epochs(config, data, folder, fabric, net, average, optimizer, history)
+            history, before = record["history"], record.get("made_on", here)
+            if len(history) == config.epochs:
+                here = before
+            elif not before.endswith(here):
+                if fabric.is_global_zero:
+                    print(f"Begun on {before}, continued on {here}: from here on it rounds differently.")
+                here = f"{before}; from epoch {len(history) + 1} on {here}"
+        run_epochs(config, data, folder, fabric, net, average, optimizer, history, here)
     return history
 
 
@@ -249,6 +263,7 @@ def run_epochs(
     average: VAE | None,
     optimizer: torch.optim.Optimizer,
     history: list[dict[str, float]],
+    where: str,
 ) -> None:
     """Train from where history ends to the last epoch, add a row to it for each, and write the checkpoints."""
     last = folder / "last.json"
@@ -274,7 +289,7 @@ def run_epochs(
                 row |= {"seconds": seconds, "images_per_second": len(losses) * config.batch_size / seconds}
                 history.append(row)
                 if fabric.is_global_zero:
-                    save(last, pack_state(net, average, optimizer), config, data, history, made_on(fabric))
+                    save(last, pack_state(net, average, optimizer), config, data, history, where)
                     progress.console.print(
                         f"epoch {epoch}/{config.epochs}: train recon {recon:.5f} kl {kl:.4f}, "
                         f"test recon {row['test_recon']:.5f} kl {row['test_kl']:.4f}, "
@@ -282,7 +297,7 @@ def run_epochs(
                         soft_wrap=True,
                     )
         if fabric.is_global_zero:
-            save(folder / "final.json", best.state_dict(), config, data, history, made_on(fabric))
+            save(folder / "final.json", best.state_dict(), config, data, history, where)
             print(f"weights: {folder / 'final.json'}")
     except KeyboardInterrupt:  # said when the progress bar is closed, which would draw over it
         if fabric.is_global_zero:

@@ -31,6 +31,7 @@ from cvae_support.study import (
     FULL,
     FULL_WIDTH,
     MUON_SEARCH,
+    ONE_EPOCH,
     RESULTS_FOLDER,
     SEARCH,
     SEEDS,
@@ -44,7 +45,7 @@ from cvae_support.study import (
     with_spread,
 )
 from cvae_support.study import ends as reached
-from cvae_support.tables import OF_ARMS, OF_SAMPLES
+from cvae_support.tables import MORE_OF_SAMPLES, OF_ARMS, OF_SAMPLES
 
 ROOT = Path(__file__).parents[1]
 
@@ -202,9 +203,9 @@ def test_plain_at_full_width(study):
 
 def test_at_full_width_plain_draws_better_samples_at_nearly_the_same_loss():
     """sec-recipe:
-    'Yet nearly the same loss is not the same model. At full width plain's samples (one seed) score better', 'for more
-    distortion and fewer nats. The small adaLN model's do not.', 'Two recipes can end at nearly the same loss with other
-    samples.'
+    'Yet nearly the same loss is not the same model. At full width plain's samples (one seed) score better
+    than muon's (three seeds, so it draws here', 'for more distortion and fewer nats. The small adaLN model's score no
+    better.', 'Two recipes can end at nearly the same loss with other samples.'
     """
     for model in ("spatial", "adaLN"):
         (plain,), muon = measured(f"{model}, plain, full width"), measured(f"{model}, full width")
@@ -342,11 +343,14 @@ def test_a_run_cut_short_is_nearly_a_short_run(study):
 def test_the_main_post_sums_the_recipes_up(study):
     """sec-recipe:
     'over three seeds', 'With 64 the loss is higher by several times the spread over seeds', 'Falling gains
-    about as much as two seeds differ', 'gains nothing here (over 200 steps)',
+    about as much as two seeds differ', 'over the last 500 steps or so (200 at full width, and in this
+    comparison). It gains nothing here.',
     'lowers the loss further, by several times the spread', 'about a fifth of the epochs'
     """
     test_small_batches_give_most_and_the_average_nothing(study)
     test_the_fast_recipe_needs_a_fifth_of_the_epochs(study)
+    averaged = {config.ema_decay for config in (Config(recipe="fast"), Config(recipe="muon"))}
+    assert averaged == {0.998} and {ONE_EPOCH.ema_decay, FULL.ema_decay} == {0.995}  # over 500 and 200 steps
     level = first_epoch(average_of_plain(study), mean(at_epoch(study, "spatial, 20 epochs")))
     assert 4 < level / 20 < 5
 
@@ -372,7 +376,7 @@ def test_the_small_weight_buys_sharpness_with_nats(ends):
 
 def test_adaln_ends_lower_at_both_widths(ends, study):
     """fig-curves-both:
-    'For these seeds it is: adaLN ends lower in both', 'every adaLN run below every spatial one. So it is at a
+    'For these seeds adaLN ends lower in both', 'every adaLN run below every spatial one. So it is at a
     quarter of the width', 'At full width the lead is about a third of that'
     """
     (spatial, _), (adaln, _) = ends[SPATIAL], ends[ADALN]
@@ -402,8 +406,8 @@ def test_one_seed_alone_would_have_told_another_story(study):
 
 def test_reconstruction_falls_and_the_kl_ends_where_it_began(study):
     """fig-curves-spatial:
-    'At first. Reconstruction falls in every epoch; the mean KL rises until the fourth, and then falls back to where it
-    began'
+    'Only at first. Reconstruction falls in every epoch; the mean KL rises until the fourth, and then falls back to
+    where it began'
     """
     (run,) = (run for run in study if (run["arm"], run["seed"]) == ("spatial, full width", 42))
     recon, kl = ([row[term] for row in run["history"]] for term in ("test_recon", "test_kl"))
@@ -442,9 +446,10 @@ def test_with_gamma_alone_a_block_would_start_without_gradients():
 
 
 def test_adaln_has_about_a_fifth_more_parameters(ends):
-    """fig-networks: 'It has a fifth more parameters', at the full width and at this one"""
-    more = count_parameters(ends[ADALN][1]) / count_parameters(ends[SPATIAL][1]) - 1
-    assert 0.2 < more < 0.24 and 0.2 < 3_804_195 / 3_099_273 - 1 < 0.24
+    """fig-networks: 'It has a fifth more parameters', and so it has as a small model"""
+    small = [VAE(ARMS[arm]) for arm in ("adaLN", "spatial")]
+    for adaln, spatial in ([ends[ADALN][1], ends[SPATIAL][1]], small):
+        assert 0.2 < count_parameters(adaln) / count_parameters(spatial) - 1 < 0.24
 
 
 def test_the_recipes_are_as_the_texts_say():
@@ -561,19 +566,19 @@ def test_convolutions_alone_reach_every_pixel(ends):
 
 def test_adaln_does_what_it_is_told_more_often(generated, small):
     """tbl-generation:
-    'adaLN does what it is told more often, with every seed, and leads a little in Fréchet distance; the spatial model
-    leads in recall (folded above), with every seed. The rest differs by no more than seeds do', 'width (in
-    other batches) buys somewhat more here than the way the label is fed'; and the summary's 'and its samples are read
-    as asked more often'
+    'adaLN does what it is told more often, with every seed, and leads a little in Fréchet distance (by both
+    judges); the spatial model leads in recall (folded above), with every seed. The rest differs by no more than seeds
+    do', 'width (with larger batches) buys somewhat more here than the way the label is fed'; and the summary's 'and its
+    samples are recognized more often'
     """
     runs = [measured(PAGE[model]) for model in ("spatial", "adaln")]
     assert [len(of_model) for of_model in runs] == [3, 3]
-    for measure in OF_SAMPLES + ["recall"]:
+    for measure in OF_SAMPLES + MORE_OF_SAMPLES:
         spatial, adaln = ([run[measure] for run in of_model] for of_model in runs)
         if measure in ("conditional_accuracy", "conditional_accuracy_second"):
             assert min(adaln) > max(spatial) + 0.02
-        elif measure == "frechet_distance":
-            assert max(adaln) < min(spatial) and mean(adaln) > 0.9 * mean(spatial)
+        elif measure in ("frechet_distance", "frechet_distance_second"):
+            assert max(adaln) < min(spatial) and mean(adaln) > 0.85 * mean(spatial)
         elif measure == "recall":
             assert min(spatial) > max(adaln) + 0.02
         else:
@@ -617,7 +622,7 @@ def test_missed_coats_pass_for_pullovers(ends):
 
 def test_class_aware_sampling_wins_in_accuracy_score(generated):
     """tbl-generation:
-    'Its samples are read as asked less often', 'In accuracy score it does no worse'
+    'Its samples are recognized less often', 'In accuracy score it does no worse'
     """
     aware = generated["aware"]
     for model in (generated["spatial"], generated["adaln"]):
@@ -627,7 +632,8 @@ def test_class_aware_sampling_wins_in_accuracy_score(generated):
 
 def test_the_label_helps_and_the_prior_costs(generated):
     """tbl-generation:
-    'Drawn alike, both beat the workaround, in accuracy score by no more than seeds of the small workaround differ',
+    'Drawn alike, both of them beat the workaround, in accuracy score by no more than training seeds of the small
+    workaround differ',
     'both beat themselves drawn from the prior: every column improves (recall, folded above, does not)', 'At the same
     weight the label helps; drawing from the prior costs.', 'Drawn alike, after 20 epochs, a label helps at the same KL
     weight; drawing from the prior costs'
@@ -660,8 +666,8 @@ def test_over_which_seeds_samples_are_averaged():
 def test_the_sharp_model_leads_with_class_aware_codes(generated):
     """tbl-generation:
     'hopeless when sampled from the prior', 'it leads by far in Fréchet distance and coverage, by a little in accuracy
-    score.', 'The workaround at 0.0005 is hard to beat in variety. In accuracy, by both judges, only full-width
-    adaLN beats it, of the models drawn from the prior'
+    score; in precision it is last.', 'The workaround at 0.0005 is hard to beat in variety. In accuracy,
+    by both judges, only full-width adaLN beats it, of the models drawn from the prior'
     """
     sharp, others = generated["sharp"], [model for name, model in generated.items() if name != "sharp"]
     score = "classification_accuracy_score"
@@ -671,6 +677,7 @@ def test_the_sharp_model_leads_with_class_aware_codes(generated):
         assert sharp["coverage"] > other["coverage"] + 0.05
         assert sharp["recall"] > other["recall"] + 0.2
     assert 0 < sharp[score] - max(other[score] for other in others) < 0.01
+    assert sharp["precision"] < min(other["precision"] for other in others)
     lead = {
         model: [generated[model][measure] - sharp[measure] for measure in MEASURED[:2]]
         for model in ("spatial", "adaln")
@@ -689,7 +696,7 @@ def test_every_arm_has_three_seeds():
 def test_at_a_small_weight_every_latent_carries_much_and_at_a_large_one_some_hardly_anything():
     """tbl-latents:
     'latents of the spatial, ... of the adaLN and ... of the unconditional model carry less than 0.1 nats each', 'At
-    0.0005 all carry much', 'it is wider'
+    0.0005 all carry much'
     """
     for arm in FULL_WIDTH | TWENTY_EPOCHS:
         for run in measured(arm):
@@ -726,7 +733,7 @@ def test_a_wrong_label_draws_another_garment(ends, data):
 
 @torch.no_grad()
 def test_few_latents_make_images_differ(ends):
-    """fig-fix-y: 'so $z$ is used (few latents would do)'"""
+    """fig-fix-y: 'so $z$ is used (a few of its latents are enough for that)'"""
     net = ends[SPATIAL][1]
     arm = "spatial, full width"
     (found,) = (run["measures"] for run in read("measures") if (run["arm"], run["seed"]) == (arm, net.config.seed))
@@ -930,7 +937,7 @@ def test_a_blind_encoder_shows_in_the_swap_and_not_in_the_distortion(of):
 
 def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
     """tbl-arms:
-    'it leads in accuracy and in label swaps', 'adaLN is behind the spatial model in all four columns on samples', 'if
+    'it leads in accuracy and in label swaps', 'adaLN is behind the spatial model in the last four columns', 'if
     anything better', 'an encoder that sees $y$ (among blind ones adaLN has none)', 'After four little of that is left',
     'of 4 numbers, not 32'
     """
@@ -960,8 +967,8 @@ def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
 
 def test_after_one_epoch_the_workaround_is_ahead(of):
     """tbl-arms:
-    'At weight 0.01, after one epoch, the workaround (unconditional) is still ahead of every label, in all columns on
-    samples', 'Of the arms with a label, at weight 0.01, the best in bold'
+    'At weight 0.01, after one epoch, the workaround (unconditional) is still ahead of every label in accuracy,
+    accuracy score and Fréchet distance', 'Of the arms with a label, at weight 0.01, the best in bold'
     """
     for arm in set(AT_THIS_WEIGHT) - {"unconditional"}:
         for measure in set(OF_ARMS[2:]) - {"label_swap_accuracy"}:

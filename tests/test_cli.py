@@ -124,7 +124,7 @@ def test_evaluate_finds_out_early_that_it_cannot_write_and_prints_before_it_writ
     out.write_text("older")
     assert main(["evaluate", "unconditional-w0.25-kl0.01-muon", "--seeds=1", f"--out={out}"]) == 1
     printed = capsys.readouterr()
-    assert printed.err == "error: disk full\n"
+    assert printed.err == f"error: {out} cannot be written: disk full. Choose another place: --out\n"
     assert all((name in printed.out) == (when == "after") for name, _ in MEASURES.values())
     assert out.read_text() == "older" and [path.name for path in tmp_path.iterdir()] == ["m.json"]
 
@@ -186,7 +186,7 @@ def test_info_lists_what_ships(capsys):
         (["info", "nothing.json"], "no checkpoint at nothing.json"),
         (["sample", "adaln-w0.25-kl0.01-muon", "--class=Hat"], "no class 'Hat'; there are 0 to 9, or by name: T-shirt"),
         (["sample", "adaln-w0.25-kl0.01-muon", "--class=10"], "no class '10'"),
-        (["train", "--data=nowhere"], "nowhere is neither a folder of IDX files nor an .npz file"),
+        (["train", "--data=nowhere"], "there is no nowhere"),
         (["sample", "nothing", "--class=3", "--count=0"], "--count must lie in 1 .. 1000, got 0"),
         (["sample", "nothing", "--class=3", f"--count={10**30}"], "--count must lie in 1 .. 1000"),
         (
@@ -200,7 +200,10 @@ def test_info_lists_what_ships(capsys):
         (["train", "--width=0.01"], "width must lie in 0.125 .. 64"),
         (["evaluate", "nothing"], "no weights called 'nothing'"),
         (["evaluate", "adaln-w0.25-kl0.01-muon", "--seeds=0"], "--seeds must be 1 or more, got 0"),
-        (["evaluate", "adaln-w0.25-kl0.01-muon", f"--out={__file__}/m.json"], "File exists"),
+        (["evaluate", "adaln-w0.25-kl0.01-muon", f"--out={__file__}/m.json"], f"{__file__}/m.json cannot be written: "),
+        (["sample", "nothing.json", "--class=3", f"--out={__file__}"], "--out must name a kind of picture"),
+        (["export", f"--out={__file__}"], f"{__file__} cannot be written: "),
+        (["info", str(Path(__file__).parent)], "is a folder: name a .json file in it, such as"),
         (["evaluate", "adaln-w0.25-kl0.01-muon", f"--out={Path(__file__).parent}"], "must name a .json file, and"),
         (["train", "--images=-5"], "--images must be 0 (all) or more, got -5"),
         (["train", "--images=100000"], "--images must be 60000 at most, as there are, got 100000"),

@@ -207,7 +207,11 @@ def test_scikit_learns_digits(digits):
     ("change", "message"),
     [
         (dict(x_train=np.zeros((12, 30, 30), np.uint8)), "training part .* 30 pixels: pad them"),
-        (dict(x_test=np.zeros((5, 28, 28), np.uint8)), "test part .* all alike"),
+        (
+            dict(x_test=np.zeros((5, 28, 28), np.uint8)),
+            "test part .* 28 x 28 pixels, the training part of 32 x 32: pad",
+        ),
+        (dict(x_test=np.zeros((0, 32, 32), np.uint8), y_test=np.zeros(0, int)), "the test part of .* is empty"),
         (dict(x_train=np.zeros((12, 32, 28), np.uint8)), r"needs images \(N, S, S\) of uint8"),
         (dict(x_train=np.zeros((12, 32, 32))), "got float64"),
         (dict(y_train=np.zeros(11, int)), "label from 0 up for each of 12 images"),
@@ -228,9 +232,12 @@ def test_other_data_that_cannot_be_used_is_named(tmp_path, change, message):
 
 def test_other_data_that_is_not_there_or_damaged(tmp_path):
     (tmp_path / "broken.npz").write_bytes(b"PK not a zip")
-    with pytest.raises(DataError, match="broken.npz cannot be read"):
+    with pytest.raises(DataError, match="broken.npz is not an .npz file, or a part of one: make it with numpy.savez"):
         load_dataset(tmp_path / "broken.npz")
-    with pytest.raises(DataError, match="train-images-idx3-ubyte is not in"):
+    with pytest.raises(DataError, match="neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz is in"):
         load_dataset(tmp_path)
-    with pytest.raises(DataError, match="neither a folder"):
+    with pytest.raises(DataError, match="there is no .*absent"):
         load_dataset(tmp_path / "absent")
+    (tmp_path / "images.zip").write_bytes(b"")
+    with pytest.raises(DataError, match="neither a folder"):
+        load_dataset(tmp_path / "images.zip")

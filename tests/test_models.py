@@ -159,7 +159,7 @@ def test_sampling_is_decided_by_the_generator():
         (lambda m: m.encode(torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.tensor([0, 1])), "uint8"),
         (lambda m: m.encode(torch.rand(2, 1, 28, 28)), "needs the labels"),
         (lambda m: m.embed(torch.tensor([0, 10])), r"y must lie in 0 \.\. 9, got 0 \.\. 10"),
-        (lambda m: m.embed(torch.tensor([0.0])), "integers"),
+        (lambda m: m.embed(torch.tensor([0.0])), "int64 or int32, got torch.float32"),
         (lambda m: m.decode(torch.randn(1, 49), m.embed(torch.tensor([0]))), "z must have shape"),
         (lambda m: m.decode(torch.randn(1, 1, 7, 7)), "class embedding"),
         (
@@ -171,6 +171,15 @@ def test_sampling_is_decided_by_the_generator():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(VAE(Config("spatial", width=0.125)))
+
+
+@pytest.mark.parametrize("kind", ["spatial", "added", "adaln", "mlp", "label-channel"])
+def test_one_label_is_not_taken_for_all_images_of_a_batch(kind):
+    model = VAE(Config(kind, width=0.125))
+    with pytest.raises(ValueError, match="images and labels must be as many, got 3 and 1"):
+        model(torch.rand(3, 1, 28, 28), torch.tensor([0]))
+    with pytest.raises(ValueError, match="z and class embeddings must be as many, got 3 and 1"):
+        model.decode(torch.randn(3, 1, 7, 7), model.embed(torch.tensor([0])))
 
 
 @pytest.mark.parametrize("kind", ["spatial", "adaln", "label-channel"])

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cvae_support.checkpoints import SHIPPED_FOLDER, differences, load_checkpoint, load_model
+from cvae_support.checkpoints import SHIPPED_FOLDER, differences, load_checkpoint, load_model, save_checkpoint
 from cvae_support.config import Config
 from cvae_support.latents import first_per_class, latent_map, reconstruct
 from cvae_support.losses import vae_loss
@@ -87,6 +87,13 @@ def test_what_ships_stays_a_candidate_and_its_seeds_are_remembered(script, few, 
     )
     assert str(record["config"]["seed"]) == min(record["test_loss_of_seeds"], key=record["test_loss_of_seeds"].get)
     assert all(torch.equal(tensors[name], at_once[name]) for name in at_once)
+    best = record["config"]["seed"]
+    tensors, worse = load_checkpoint(finals[best])  # of a machine where the seed that ships came out worse
+    worse["history"][-1]["test_recon"] += 1e-6
+    about = {key: worse[key] for key in ("data", "classes", "history")}
+    save_checkpoint(tmp_path / "worse.json", tensors, config(epochs=1, seed=best), made_on="elsewhere", **about)
+    _, again = load_checkpoint(tool.ship(config(epochs=1), [tmp_path / "worse.json"], few))
+    assert again == record
 
 
 def test_seeds_the_study_holds_are_remembered_too(script, few, config, tmp_path, monkeypatch):

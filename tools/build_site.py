@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_site"
 STAMP = ".stamp"
 INPUTS = (
-    "_quarto.yml", "*.qmd", "references.bib", "requirements.*", "pyproject.toml", "posts/**/*", "assets/**/*",
+    "_*.yml", "*.qmd", "references.bib", "requirements.*", "pyproject.toml", "posts/**/*", "assets/**/*",
     "cvae_support/**/*", "tools/*.py", "tools/qmd/*.py", "tools/page_template/*",
 )  # fmt: skip
 MADE = ("cvae_support/**/*.pyc", "posts/**/*.html", "posts/**/.quarto/**/*")  # results, not inputs

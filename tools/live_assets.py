@@ -7,11 +7,10 @@ import tempfile
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from cvae_support.data import load_fashion_mnist
 from cvae_support.export import FIRST_SEED, export, shipped
-from cvae_support.latents import class_grid, mosaic
+from cvae_support.latents import as_picture, class_grid, mosaic
 
 LIVE = Path(__file__).resolve().parents[1] / "assets" / "live"
 
@@ -20,8 +19,7 @@ def draw_still(path: Path = LIVE / "still.webp") -> None:
     """Every class from the z the page starts with: the adaLN model's row above, the spatial model's below."""
     rows = [class_grid(shipped(kind)[0], 1, FIRST_SEED, shared=True).squeeze(1) for kind in ("adaln", "spatial")]
     cells = torch.nn.functional.pad(torch.stack(rows), [0, 1, 0, 1])  # a dark line between neighbours
-    picture = (mosaic(cells) * 255).round().byte()
-    Image.fromarray(picture.numpy()).save(path, lossless=True, quality=100, method=6)
+    as_picture(mosaic(cells)).save(path, lossless=True, quality=100, method=6)
 
 
 def main() -> None:

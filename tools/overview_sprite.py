@@ -9,11 +9,10 @@ count on COLUMNS.
 
 from pathlib import Path
 
-from PIL import Image
 from torch import Tensor
 
 from cvae_support.checkpoints import SHIPPED_FOLDER, load_model
-from cvae_support.latents import class_grid, mosaic
+from cvae_support.latents import as_picture, class_grid, mosaic
 from cvae_support.models import VAE
 from cvae_support.study import FULL_WIDTH
 
@@ -25,7 +24,7 @@ SEED = 7
 
 def save_grid(images: Tensor, path: Path) -> None:
     """Write images (rows, columns, S, S) in [0, 1] as one greyscale picture, edge to edge."""
-    Image.fromarray((mosaic(images) * 255).round().byte().cpu().numpy()).save(path, optimize=True)
+    as_picture(mosaic(images)).save(path, optimize=True)
 
 
 def draw_sprite(model: VAE, path: Path = SPRITE) -> None:

@@ -34,6 +34,7 @@ def mirror(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 def train(name: str, data: Dataset) -> None:
     """Train one judge and ship it."""
+    torch.set_num_threads(1)  # as its card says
     generator = torch.Generator().manual_seed(SEEDS[name])
     torch.manual_seed(SEEDS[name])
     judge = JUDGES[name]().to(memory_format=torch.channels_last)

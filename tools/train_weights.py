@@ -28,7 +28,7 @@ from cvae_support.checkpoints import (
 )
 from cvae_support.config import RECIPES, Config
 from cvae_support.data import Dataset, load_fashion_mnist
-from cvae_support.latents import class_grid, first_per_class, latent_map, mosaic, reconstruct
+from cvae_support.latents import as_picture, class_grid, first_per_class, latent_map, mosaic, reconstruct
 from cvae_support.models import VAE, count_parameters
 from cvae_support.runs import run_folder
 from cvae_support.study import FULL, FULL_WIDTH, SEEDS, losses, read
@@ -62,8 +62,8 @@ def half_precision_cost(model: VAE, half: dict[str, torch.Tensor], data: Dataset
 def ship(config: Config, finals: list[Path], data: Dataset) -> Path:
     """Put the run with the lowest test loss, in half precision, in the package's folder; returns its .json.
 
-    What ships already is a candidate too. The seeds it was chosen from, and those in the results of the study, are
-    remembered: they may have been trained elsewhere.
+    What ships already is a candidate too, also against a run of its own seed from another machine. The seeds it was
+    chosen from, and those in the results of the study, are remembered: they may have been trained elsewhere.
     """
     shipped = SHIPPED_FOLDER / f"{config.name}.json"
     ends = {
@@ -79,8 +79,9 @@ def ship(config: Config, finals: list[Path], data: Dataset) -> Path:
             candidates, ends = {str(seed): shipped}, ends | record["test_loss_of_seeds"]
     for path in finals:
         record = load_record(path)
-        seed = str(record["config"]["seed"])
-        candidates[seed], ends[seed] = path, losses(record["history"], config.kl_weight)[-1]
+        seed, loss = str(record["config"]["seed"]), losses(record["history"], config.kl_weight)[-1]
+        if seed not in candidates or loss < ends[seed]:
+            candidates[seed], ends[seed] = path, loss
     best = candidates[min(candidates, key=ends.get)]
     tensors, record = load_checkpoint(best)
     half = {name: tensor.to(torch.float16) for name, tensor in tensors.items()}
@@ -97,7 +98,7 @@ def ship(config: Config, finals: list[Path], data: Dataset) -> Path:
 def draw_samples(model: VAE) -> None:
     """The picture in the README: eight samples of each class, classes in columns."""
     grid = mosaic(class_grid(model, 8, seed=0).transpose(0, 1))
-    picture = Image.fromarray((grid * 255).round().byte().numpy())
+    picture = as_picture(grid)
     picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(PICTURE, optimize=True)
 
 

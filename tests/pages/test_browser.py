@@ -37,12 +37,12 @@ def visit(browser):
 
 
 def read_through(page):
-    """Scroll to the end, as a reader does; every figure is drawn on the way."""
+    """Page down to the end, as a reader does; every figure is drawn on the way."""
     y = 0
     while y < page.evaluate("document.documentElement.scrollHeight"):  # which grows on the way
         page.evaluate(f"window.scrollTo(0, {y})")
         page.wait_for_timeout(40)
-        y += 600
+        y += 900
     last = page.locator(".cvae-figure").count() - 1
     page.locator(".cvae-figure svg.main-svg:first-child").nth(last).wait_for(state="attached")
 
