@@ -343,13 +343,16 @@ def test_a_run_cut_short_is_nearly_a_short_run(study):
 def test_the_main_post_sums_the_recipes_up(study):
     """sec-recipe:
     'over three seeds', 'With 64 the loss is higher by several times the spread over seeds', 'Falling gains
-    about as much as two seeds differ', 'over the last 500 steps or so (200 at full width, and in this
+    about as much as two seeds differ', 'over the last 500 steps (200 at full width, and in this
     comparison). It gains nothing here.',
-    'lowers the loss further, by several times the spread', 'about a fifth of the epochs'
+    'lowers the loss further, by several times the spread; after 20 epochs by less than that', 'about a fifth of the
+    epochs'
     """
     test_small_batches_give_most_and_the_average_nothing(study)
     test_the_fast_recipe_needs_a_fifth_of_the_epochs(study)
     averaged = {config.ema_decay for config in (Config(recipe="fast"), Config(recipe="muon"))}
+    adam, muon = (at_epoch(study, arm) for arm in ("fast, 20 epochs", "spatial, 20 epochs"))
+    assert 0 < mean(adam) - mean(muon) < stdev(muon)
     assert averaged == {0.998} and {ONE_EPOCH.ema_decay, FULL.ema_decay} == {0.995}  # over 500 and 200 steps
     level = first_epoch(average_of_plain(study), mean(at_epoch(study, "spatial, 20 epochs")))
     assert 4 < level / 20 < 5
@@ -566,10 +569,10 @@ def test_convolutions_alone_reach_every_pixel(ends):
 
 def test_adaln_does_what_it_is_told_more_often(generated, small):
     """tbl-generation:
-    'adaLN does what it is told more often, with every seed, and leads a little in Fréchet distance (by both
-    judges); the spatial model leads in recall (folded above), with every seed. The rest differs by no more than seeds
-    do', 'width (with larger batches) buys somewhat more here than the way the label is fed'; and the summary's 'and its
-    samples are recognized more often'
+    'adaLN does what it is told more often, with every seed, and leads a little in Fréchet distance (by both judges). In
+    recall (folded above) every spatial run leads, as chance has it in one measure of ten; the rest differs by no more
+    than seeds do', 'width (with larger batches) buys somewhat more here than the way the label is fed'; and the
+    summary's 'and its samples are recognized more often'
     """
     runs = [measured(PAGE[model]) for model in ("spatial", "adaln")]
     assert [len(of_model) for of_model in runs] == [3, 3]
@@ -630,13 +633,13 @@ def test_class_aware_sampling_wins_in_accuracy_score(generated):
         assert 0 < aware["classification_accuracy_score"] - model["classification_accuracy_score"] < 0.015
 
 
-def test_the_label_helps_and_the_prior_costs(generated):
+def test_the_label_helps_and_the_prior_costs(generated, study):
     """tbl-generation:
-    'Drawn alike, both of them beat the workaround, in accuracy score by no more than training seeds of the small
-    workaround differ',
-    'both beat themselves drawn from the prior: every column improves (recall, folded above, does not)', 'At the same
-    weight the label helps; drawing from the prior costs.', 'Drawn alike, after 20 epochs, a label helps at the same KL
-    weight; drawing from the prior costs'
+    'Drawn alike, both beat the workaround (one training, hardly lower in loss than small ones), in accuracy score by no
+    more than training seeds of small ones differ',
+    'both beat themselves drawn from the prior: every column improves (recall, folded above, does not)', 'At weight
+    0.01 the label helps; drawing from the prior costs.', 'Drawn alike, after 20 epochs at weight 0.01, a label helps;
+    drawing from the prior costs'
     """
     seeds = [run[SCORE] for run in measured("unconditional, 20 epochs")]
     for model in ("spatial", "adaln"):
@@ -646,6 +649,8 @@ def test_the_label_helps_and_the_prior_costs(generated):
             assert sign * own[measure] > sign * prior[measure] and sign * own[measure] > sign * without_label[measure]
         assert own["recall"] < prior["recall"]
         assert 0 < own[SCORE] - without_label[SCORE] < max(seeds) - min(seeds)
+    (wide,), narrow = (at_epoch(study, f"unconditional, {which}") for which in ("full width", "20 epochs"))
+    assert 0 < min(narrow) - wide < 0.0002
     small = max(run["conditional_accuracy"] for run in measured("unconditional, 20 epochs"))  # class-aware, as these:
     for model in ("spatial", "adaLN"):
         (own,) = measured(f"{model}, 20 epochs, class-aware")
@@ -666,8 +671,8 @@ def test_over_which_seeds_samples_are_averaged():
 def test_the_sharp_model_leads_with_class_aware_codes(generated):
     """tbl-generation:
     'hopeless when sampled from the prior', 'it leads by far in Fréchet distance and coverage, by a little in accuracy
-    score; in precision it is last.', 'The workaround at 0.0005 is hard to beat in variety. In accuracy,
-    by both judges, only full-width adaLN beats it, of the models drawn from the prior'
+    score; in precision it is last.', 'The workaround at 0.0005 is hard to beat in variety. In accuracy
+    full-width adaLN, drawn from the prior, beats it by both judges; spatial is level'
     """
     sharp, others = generated["sharp"], [model for name, model in generated.items() if name != "sharp"]
     score = "classification_accuracy_score"
@@ -683,7 +688,7 @@ def test_the_sharp_model_leads_with_class_aware_codes(generated):
         for model in ("spatial", "adaln")
     }
     assert MEASURED[:2] == ["conditional_accuracy", "conditional_accuracy_second"]
-    assert min(lead["adaln"]) > 0.02 > 0 > min(lead["spatial"])
+    assert min(lead["adaln"]) > 0.02 and min(lead["spatial"]) < 0 < max(lead["spatial"]) < 0.01
 
 
 def test_every_arm_has_three_seeds():
@@ -826,11 +831,12 @@ def test_a_blind_encoder_leaves_the_class_in_z(of):
 def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(of):
     """fig-leakage:
     'with a blind encoder nearly as often', 'little above chance', 'seems granted', 'After one epoch labels hide next to
-    nothing from it', 'Much of the class stays in', 'where no line finds it', 'The decoder hardly goes by it: after a
-    label swap it mostly draws what', 'an MLP still reads it off most codes'
+    nothing; the spatial model's codes even tell most', 'Much of the class stays in', 'where no line finds it', 'The
+    decoder hardly goes by it: after a label swap it mostly draws what', 'an MLP still reads it off most codes'
     """
     linear, mlp = "probe_linear_accuracy", "probe_mlp_accuracy"
     assert min(of(model, mlp) for model in ("spatial", "added", "adaLN")) > of("unconditional", mlp) - 0.01
+    assert of("spatial", mlp) == max(of(arm, mlp) for arm in CONDITIONING if measured(arm)[0][mlp])
     for model in ("spatial", "adaLN"):
         assert 0 < of("unconditional", linear) - of(f"{model}, blind encoder", linear) < 0.06
         assert of(f"{model}, blind encoder", linear) > of(model, linear) > of(f"{model}, 20 epochs", linear) + 0.3
@@ -882,8 +888,7 @@ def test_at_full_width_the_probes_find_less_with_a_label():
 @torch.no_grad()
 def test_the_judge_along_the_blends(ends):
     """fig-blend-judge:
-    'Even that line is curved', 'both models rise steadily', 'pixels soon count as a boot',
-    'adaLN takes its largest step late, between 70 and 80 %'
+    'Even that line is curved', 'both models rise steadily', 'pixels soon count as a boot'
     """
     judge, shares = load_judge(), torch.linspace(0, 1, 11)
     many = noise(ends[ADALN][1], 32, seed=3)
@@ -900,13 +905,7 @@ def test_the_judge_along_the_blends(ends):
     spatial, adaln = (blends(name, 7, 9) for name in (SPATIAL, ADALN))
     pixels = sure(mixed(adaln), 9)
     spatial, adaln = sure(spatial, 9), sure(adaln, 9)
-    steepest = max(spatial.diff().max(), adaln.diff().max())
     assert 0 < min(spatial.diff().min(), adaln.diff().min()) and max(spatial[2], adaln[2]) < pixels[2] - 0.25
-    spatial, adaln = (blends(name, 1, 3) for name in (SPATIAL, ADALN))
-    pixels, spatial, adaln = sure(mixed(adaln), 3), sure(spatial, 3), sure(adaln, 3)
-    assert adaln.diff().argmax() == 7 and spatial.diff().argmax() < 7 and pixels.diff().argmax() < 7
-    assert adaln[7] < 0.4 and adaln[8] > 0.6 and min(spatial[7], pixels[7]) > 0.6
-    assert adaln.diff().max() > 1.5 * steepest
 
 
 AT_THIS_WEIGHT = [arm for arm, config in CONDITIONING.items() if config.kl_weight == 0.01]
@@ -938,8 +937,9 @@ def test_a_blind_encoder_shows_in_the_swap_and_not_in_the_distortion(of):
 def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
     """tbl-arms:
     'it leads in accuracy and in label swaps', 'adaLN is behind the spatial model in the last four columns', 'if
-    anything better', 'an encoder that sees $y$ (among blind ones adaLN has none)', 'After four little of that is left',
-    'of 4 numbers, not 32'
+    anything better', 'an encoder that sees $y$ (blind, adaLN has none)', 'After four the lead is small', 'and so it is
+    after 20', '(Added joins the encoder before two blocks, and is no better than the late map.)', 'of 4 numbers, not
+    32'
     """
     blind = {name: f"{name}, blind encoder" for name in ("spatial", "added", "adaLN")}
     for measure in ("conditional_accuracy", "label_swap_accuracy"):
@@ -960,6 +960,9 @@ def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
     for measure in (accuracy, "label_swap_accuracy"):
         later = of("adaLN, 4 epochs", measure) - of("spatial, 4 epochs", measure)
         assert 0 < later < 0.2 * (of("adaLN", measure) - of("spatial", measure))
+        assert of("added", measure) < of("spatial", measure)
+    after_20 = of("adaLN, 20 epochs", accuracy) - of("spatial, 20 epochs", accuracy)
+    assert 0 < after_20 < 0.3 * (of("adaLN", accuracy) - of("spatial", accuracy))
     assert (CONDITIONING[matched].class_dim, CONDITIONING["adaLN"].channels[-1]) == (4, 32)
     sizes = [count_parameters(VAE(CONDITIONING[arm])) for arm in ("spatial", "adaLN", matched)]
     assert round(100 * (sizes[1] / sizes[0] - 1)) == 22 and round(100 * (sizes[2] / sizes[0] - 1)) == 2
@@ -967,8 +970,9 @@ def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
 
 def test_after_one_epoch_the_workaround_is_ahead(of):
     """tbl-arms:
-    'At weight 0.01, after one epoch, the workaround (unconditional) is still ahead of every label in accuracy,
-    accuracy score and Fréchet distance', 'Of the arms with a label, at weight 0.01, the best in bold'
+    'At weight 0.01, after one epoch, the workaround (unconditional), class-aware, is still ahead of every label drawn
+    from the prior in accuracy, accuracy score and Fréchet distance', 'Of the arms with a label, at weight 0.01, the
+    best in bold'
     """
     for arm in set(AT_THIS_WEIGHT) - {"unconditional"}:
         for measure in set(OF_ARMS[2:]) - {"label_swap_accuracy"}:
