@@ -2,15 +2,15 @@
 // colours come from the theme of the moment, and the height follows the width, so that pixels stay square.
 (() => {
   "use strict";
-  const config = { displayModeBar: false, responsive: false, showAxisDragHandles: false };
+  const config = { displayModeBar: false, responsive: false, showAxisDragHandles: false, showTips: false };
 
-  const ROW_NAMES = 95; // pixels that the names of rows take of the width
+  const character = (width) => (width < 500 ? 6 : 7); // pixels of the width that one takes in a name
   const LAST_NAME = 35; // and what the last name over the columns takes, where these lean
 
-  const leans = (layout, width) => {
-    const names = (layout.xaxis && layout.xaxis.ticktext) || [];
-    return Math.max(0, ...names.map((name) => name.length)) * 7 * names.length > width - ROW_NAMES;
-  };
+  const longest = (axis) => Math.max(0, ...(axis?.ticktext ?? []).flatMap((name) => name.split("<br>")).map((line) => line.length));
+  const rowNames = (layout, width) => character(width) * longest(layout.yaxis) + 18;
+  const leans = (layout, width) =>
+    longest(layout.xaxis) * character(width) * (layout.xaxis?.ticktext?.length ?? 0) > width - rowNames(layout, width);
 
   const panels = (layout) => Object.keys(layout).filter((name) => /^xaxis\d*$/.test(name)).length;
 
@@ -20,7 +20,7 @@
     if (!aspect && layout.yaxis.scaleanchor) return Math.min(layout.height, Math.round(width / panels(layout) + 200));
     if (!aspect) return layout.height;
     const leaning = leans(layout, width);
-    return Math.round((width - ROW_NAMES - (leaning ? LAST_NAME : 0)) * aspect + (leaning ? 110 : 60));
+    return Math.round((width - rowNames(layout, width) - (leaning ? LAST_NAME : 0)) * aspect + (leaning ? 110 : 60));
   };
 
   // Text and lines in the page's own colours; grid lines faint.
@@ -32,12 +32,17 @@
     for (const key of Object.keys(layout).filter((name) => /^[xy]axis\d*$/.test(name))) {
       result[key] = { ...layout[key], gridcolor: faint, zerolinecolor: faint, color: colour };
     }
+    // Names of rows in two lines, which are hardly higher than a row is on a phone.
+    if (width < 500 && layout.yaxis.ticktext?.some((name) => name.includes("<br>"))) result.yaxis.tickfont = { size: 10 };
     // Names over the columns of a grid that do not fit side by side lean.
     if (leans(layout, width)) {
       result.xaxis.tickangle = -60;
       result.margin = { ...layout.margin, r: LAST_NAME };
     }
-    result.annotations = (layout.annotations || []).map((note) => ({ ...note, font: { ...note.font, color: colour } }));
+    // Titles of panels, which stand side by side, are no larger on a phone than there is room for.
+    result.annotations = (layout.annotations || []).map((note) => ({
+      ...note, font: { ...note.font, color: colour, size: width < 500 ? 12 : note.font?.size },
+    }));
     return result;
   };
 

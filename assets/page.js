@@ -29,6 +29,28 @@ document.addEventListener("DOMContentLoaded", () => {
     });
   }
 
+  // Where the page is opened at a part of it, that is clear of the bar: Quarto sees to it only for links followed later.
+  window.addEventListener("load", () => {
+    const bar = document.querySelector("#quarto-header.fixed-top"), target = document.querySelector(":target");
+    if (!bar || !target) return;
+    target.scrollIntoView({ behavior: "instant" });
+    window.scrollBy({ top: -bar.offsetHeight - 10, behavior: "instant" });
+  });
+
+  // Where there is no room for the contents beside the text, they fold out below the title (theme.scss shows which).
+  const contents = document.querySelector("#TOC > ul"), title = document.getElementById("title-block-header");
+  if (contents && title) {
+    const fold = document.createElement("details");
+    fold.className = "contents-fold";
+    fold.innerHTML = "<summary>Table of Contents</summary>";
+    fold.append(contents.cloneNode(true));
+    fold.querySelectorAll("[id], [class], [data-scroll-target]").forEach((element) => {
+      for (const name of ["id", "class", "data-scroll-target"]) element.removeAttribute(name);
+    });
+    fold.addEventListener("click", (event) => { if (event.target.closest("a")) fold.open = false; });
+    title.after(fold);
+  }
+
   // Quarto's search box comes without a name.
   const name = (selector, label) => document.querySelector(selector)?.setAttribute("aria-label", label);
   name(".aa-Autocomplete", "Search");

@@ -74,7 +74,7 @@ def finish(figure: go.Figure, height: int, aspect: float | None = None) -> go.Fi
     figure.update_layout(
         template="none",  # Plotly's own would add 7 KB to every figure
         height=height,
-        margin=dict(l=10, r=10, t=30, b=10),
+        margin=dict(l=10, r=16, t=30, b=10),  # half of the last number on an axis stands beside it
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font=dict(size=13),
@@ -123,7 +123,8 @@ def image_grid(images: Tensor, rows: Sequence[str], columns: Sequence[str], colu
     )  # fmt: skip
     figure.update_yaxes(
         tickvals=down, ticktext=list(rows), range=[picture.shape[0] - 0.5, -0.5], scaleanchor="x",
-        ticks="", showgrid=False, zeroline=False, constrain="domain", fixedrange=True, automargin=True,
+        ticks="", ticklabelstandoff=4, showgrid=False, zeroline=False, constrain="domain", fixedrange=True,
+        automargin=True,
     )  # fmt: skip
     aspect = len(rows) / len(columns)
     return finish(figure, height=int(560 * aspect) + 80, aspect=aspect)
@@ -240,7 +241,7 @@ def rate_distortion(
                     text=details, name=name, legendgroup=name, mode="markers", row=1, col=column,
                     showlegend=name not in [trace.name for trace in figure.data],
                     marker=dict(
-                        size=10, color=CLASS_COLOURS[number],
+                        size=14 if hollow else 10, color=CLASS_COLOURS[number],  # room for a dot
                         symbol=CLASS_MARKERS[number] + hollow, line=dict(width=2 if hollow else 0),
                     ),
                     hovertemplate="%{fullData.name}%{text}<br>%{x:.1f} nats, squared error %{y:.2f}<extra></extra>",
@@ -248,7 +249,7 @@ def rate_distortion(
     figure.update_xaxes(title="rate (nats an image)", automargin=True)
     figure.update_xaxes(
         type="log", tickvals=[5, 10, 20, 50, 100], col=1,
-        range=[0.7, 2.3],  # 5 to 200 nats, as powers of ten
+        range=[0.69, 2.3],  # 5 to 200 nats, as powers of ten
     )  # fmt: skip
     figure.update_yaxes(title="distortion", rangemode="tozero", automargin=True, col=1)
     if closer:
@@ -261,7 +262,8 @@ def rate_distortion(
 def dot_panels(panels: dict[str, dict[str, list[float]]], chance: float | None = None) -> go.Figure:
     """Side by side, a panel for each measure: a row for each arm, in it a dot for every seed.
 
-    panels maps the title of a measure to its arms, the same in each, and their values. chance draws a dotted line.
+    panels maps the title of a measure to its arms, the same in each, and their values. chance draws a dotted line in
+    panels of shares, in %.
     Raises ValueError for more than four panels.
     """
     check_marks(len(panels), "panels", LINE_COLOURS)
@@ -276,6 +278,8 @@ def dot_panels(panels: dict[str, dict[str, list[float]]], chance: float | None =
         if chance is not None:
             figure.add_vline(x=chance, line=dict(dash="dot", width=1, color=CLASS_COLOURS[8]), row=1, col=column)
     figure.update_xaxes(rangemode="tozero", nticks=4, automargin="height")  # sideways too, Plotly may go in circles
+    if chance is not None:  # shares, in %
+        figure.update_xaxes(range=[0, 100], dtick=25)
     figure.update_yaxes(autorange="reversed", automargin=True, showgrid=True)
     return finish(figure, height=120 + 30 * len(next(iter(panels.values()))))
 

@@ -79,13 +79,15 @@ def results_table(rows: Mapping[str, Sequence[dict[str, Any]]], keys: Sequence[s
         if not found:
             return "–"
         _, factor, digits = COLUMNS[key]
-        text = f"{factor * mean(found):.{digits}f}"
+        text = f"{factor * mean(found):.{digits}f}".replace("-", "\N{MINUS SIGN}")
         text = f"**{text}**" if name == best(key) else text
         spread = stdev(found) if len(found) > 1 else rows[name][0].get(f"{key}_std")
         # With spaces that don't break: a line of its own for "± 0.3" would be hard to read.
         return text + (f"\xa0±\xa0{factor * spread:.{digits}f}" if spread is not None else "")
 
-    lines = ["| |" + "|".join(COLUMNS[key][0] for key in keys) + "|", "|:--|" + "--:|" * len(keys)]
+    # Units stay with their words; names of rows get twice the width of a number.
+    heads = [COLUMNS[key][0].replace(", %", ",\xa0%").replace("; ", ";\xa0") for key in keys]
+    lines = ["| |" + "|".join(heads) + "|", "|:----|" + "--:|" * len(keys)]
     lines += [f"| {name} |" + "|".join(cell(name, key) for key in keys) + "|" for name in rows]
     return "\n".join(lines)
 

@@ -42,6 +42,14 @@ def test_cells_of_tables_keep_their_side(finish):
     assert re.search(r"\.right[^}]*text-align: right", (ROOT / "assets/theme.scss").read_text())
 
 
+def test_the_search_finds_formulas_without_their_tex(finish):
+    page = pandoc("Draw $z$ from $\\mathcal{N}(0, I)$.")
+    (text,) = re.findall(r"(?s)<p>(.*)</p>", page)
+    text = " ".join(re.sub("<[^>]+>", "", text).split()).replace("Draw", "A fuzzy jazz: draw")
+    assert "zz " in text and "mathcal" in text
+    assert finish.searchable(text, finish.formulas(page)) == "A fuzzy jazz: draw z from 𝒩(0,I)."
+
+
 def test_formulas_keep_all_that_browsers_show(finish):
     after = finish.finished(pandoc("$x^2$ and\n\n$$\\frac{1}{2}$$"))
     assert "<math><" in after and '<math display="block"><' in after and "<msup>" in after

@@ -10,7 +10,7 @@ def test_the_best_of_those_compared_is_bold_and_the_spread_is_of_the_seeds():
         "b": [{"frechet_distance": 3.5, "frechet_distance_std": 0.25, "coverage": None}],
     }
     lines = results_table(rows, ["frechet_distance", "coverage"], compared=["a", "b"]).splitlines()
-    assert lines[0] == "| |Fréchet|Coverage, %|" and lines[1] == "|:--|--:|--:|"
+    assert lines[0] == "| |Fréchet|Coverage,\xa0%|" and lines[1] == "|:----|--:|--:|"
     assert lines[2] == "| real |0.10|90.0|"  # not compared: never bold
     assert lines[3] == "| a |**3.00**\xa0±\xa01.41|**50.0**\xa0±\xa00.0|"  # lower is better here, higher there
     assert lines[4] == "| b |3.50\xa0±\xa00.25|–|"

@@ -2,7 +2,8 @@
 
 Live: the runtime of the decoder in the page, which is fetched, not kept in the repository.
 Lighter: the marks around every line of code and every operator go, the TeX inside every formula, the scripts and
-styles of parts that the page does not have, and its own source, which "View Source" loads from a file beside it.
+styles of parts that the page does not have, and its own source, which "View Source" loads from a file beside it. The
+search's excerpts lose that TeX, too.
 Accessible: headings in order, a name for the site's menu, no roles and attributes that do not exist.
 Honest: how long a post takes to read, of which Quarto's count holds code and the data of figures too.
 Safe: a content security policy, with which the page takes nothing from elsewhere and runs no script but its own.
@@ -11,6 +12,7 @@ Safe: a content security policy, with which the page takes nothing from elsewher
 import base64
 import hashlib
 import html
+import json
 import os
 import re
 from html.parser import HTMLParser
@@ -24,6 +26,7 @@ CODE = re.compile(r'(?s)(<pre[^>]*><code[^>]*>)(<span id="cb\d+-\d+">.*?)(</code
 LINE = re.compile(r'(?m)<span id="cb\d+-\d+">(?:<a href="#cb\d+-\d+"[^>]*></a>)?(.*)</span>$')
 QUIET = re.compile(r'<span class="(?:op|va|dv|fl|sc)">([^<]*)</span>')
 TEX = re.compile(r"<annotation[^>]*>.*?</annotation>|</?semantics>", re.DOTALL)  # browsers show none of it
+FORMULA = re.compile(r"<math[^>]*>(.*?)<annotation[^>]*>(.*?)</annotation>", re.DOTALL)
 MATH = re.compile(r'<math(?: display="inline"|( display="block"))? xmlns="[^"]*">')  # the rest is what browsers assume
 # A line may end before or after any formula, which leaves a comma alone at the start of the next one.
 CLINGS = re.compile(r"(\(?)(<math>(?:(?!</math>).)*</math>)([^\s\w<]*)", re.DOTALL)
@@ -149,6 +152,22 @@ def lighter(page: str) -> str:
     return CLINGS.sub(lambda m: f'<span class="kept">{m[0]}</span>' if m[1] or m[3] else m[0], page)
 
 
+def formulas(page: str) -> dict[str, str]:
+    """Of every formula what the search has, which is what is seen and the TeX in one, and what is seen alone."""
+    found = {}
+    for parts in FORMULA.findall(page):
+        seen, tex = (html.unescape(re.sub("<[^>]+>", "", part)) for part in parts)
+        found[seen + tex] = seen
+    return found
+
+
+def searchable(text: str, found: dict[str, str]) -> str:
+    """A text of the search without the TeX of the formulas found; "zz" is only one where it is a word."""
+    for both in sorted(found, key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(both)}(?!\w)", lambda _, both=both: found[both], text)
+    return text
+
+
 def without_idle_parts(page: str) -> str:
     """The page without the scripts and style sheets of parts it does not have."""
     for name, files in PARTS.items():
@@ -205,11 +224,18 @@ def move_source(file: Path, page: str) -> str:
 
 
 if __name__ == "__main__":
-    bring_runtime(Path(os.environ["QUARTO_PROJECT_OUTPUT_DIR"]))
+    site, found = Path(os.environ["QUARTO_PROJECT_OUTPUT_DIR"]), {}
+    bring_runtime(site)
     for name in os.environ["QUARTO_PROJECT_OUTPUT_FILES"].split("\n"):
         file = Path(name)
         if file.suffix == ".html" and file.is_file():
-            page = timed(finished(move_source(file, file.read_text(encoding="utf-8"))), file.parent)
+            page = file.read_text(encoding="utf-8")
+            found |= formulas(page)
+            page = timed(finished(move_source(file, page)), file.parent)
             # A preview renders single pages, and reloads them by a script that it adds later.
             page = guarded(page) if "QUARTO_PROJECT_RENDER_ALL" in os.environ else page
             file.write_text(page, encoding="utf-8", newline="\n")  # Windows would add a byte a line
+    if (index := site / "search.json").is_file():
+        entries = json.loads(index.read_text(encoding="utf-8"))
+        entries = [entry | {"text": searchable(entry["text"], found)} for entry in entries]
+        index.write_text(json.dumps(entries, ensure_ascii=False, indent=1), encoding="utf-8", newline="\n")
