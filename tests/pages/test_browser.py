@@ -282,6 +282,27 @@ def test_no_line_starts_with_the_comma_after_a_formula(address, visit):
         assert page.evaluate(alone) == [], width
 
 
+def test_a_phone_has_the_contents_and_links_to_parts_are_clear_of_the_bar(quarto_site, serve, visit):
+    """Both when the page is opened at a part of it, and when one is picked from the contents."""
+    below_the_bar = """() => {
+      const top = document.querySelector(":target h2").getBoundingClientRect().top;
+      return top - document.getElementById("quarto-header").getBoundingClientRect().bottom;
+    }"""
+    with serve(quarto_site) as address:
+        page = visit(f"{address}/{POST}#sec-live", width=420)
+        page.wait_for_timeout(1000)
+        assert 0 <= page.evaluate(below_the_bar) < 300
+        page.evaluate("window.scrollTo(0, 0)")
+        contents = page.locator(".contents-fold")
+        contents.locator("summary").click()
+        contents.get_by_role("link", name="12 What’s next").click()
+        page.wait_for_timeout(1000)
+        assert page.url.endswith("#sec-next") and contents.get_attribute("open") is None
+        assert 0 <= page.evaluate(below_the_bar) < 300
+        page.set_viewport_size({"width": 1300, "height": 900})
+        assert not contents.is_visible() and page.locator("#TOC").is_visible()
+
+
 def test_a_solution_shows_when_asked_for_by_keyboard(address, visit):
     page = visit(f"{address}/{POST}")
     answer = page.get_by_text("one that ignores", exact=False).first
