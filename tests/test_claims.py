@@ -345,8 +345,8 @@ def test_the_main_post_sums_the_recipes_up(study):
     'over three seeds', 'With 64 the loss is higher by several times the spread over seeds', 'Falling gains
     about as much as two seeds differ', 'over the last 500 steps (200 at full width, and in this
     comparison). It gains nothing here.',
-    'lowers the loss further, by several times the spread; after 20 epochs by less than that', 'about a fifth of the
-    epochs'
+    'lowers the loss further, by several times the spread; after 20 epochs by less than the spread',
+    'about a fifth of the epochs'
     """
     test_small_batches_give_most_and_the_average_nothing(study)
     test_the_fast_recipe_needs_a_fifth_of_the_epochs(study)

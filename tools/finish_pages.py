@@ -164,7 +164,8 @@ def formulas(page: str) -> dict[str, str]:
 def searchable(text: str, found: dict[str, str]) -> str:
     """A text of the search without the TeX of the formulas found; "zz" is only one where it is a word."""
     for both in sorted(found, key=len, reverse=True):
-        text = re.sub(rf"(?<!\w){re.escape(both)}(?!\w)", lambda _, both=both: found[both], text)
+        # Backslashes in what is put in would be read as groups.
+        text = re.sub(rf"(?<!\w){re.escape(both)}(?!\w)", found[both].replace("\\", r"\\"), text)
     return text
 
 
@@ -224,7 +225,8 @@ def move_source(file: Path, page: str) -> str:
 
 
 if __name__ == "__main__":
-    site, found = Path(os.environ["QUARTO_PROJECT_OUTPUT_DIR"]), {}
+    site = Path(os.environ["QUARTO_PROJECT_OUTPUT_DIR"])
+    found: dict[str, str] = {}
     bring_runtime(site)
     for name in os.environ["QUARTO_PROJECT_OUTPUT_FILES"].split("\n"):
         file = Path(name)
