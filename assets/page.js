@@ -42,8 +42,9 @@ document.addEventListener("DOMContentLoaded", () => {
   if (contents && title) {
     const fold = document.createElement("details");
     fold.className = "contents-fold";
-    fold.innerHTML = "<summary>Table of Contents</summary>";
-    fold.append(contents.cloneNode(true));
+    const summary = document.createElement("summary");
+    summary.textContent = document.getElementById("toc-title").textContent;
+    fold.append(summary, contents.cloneNode(true));
     fold.querySelectorAll("[id], [class], [data-scroll-target]").forEach((element) => {
       for (const name of ["id", "class", "data-scroll-target"]) element.removeAttribute(name);
     });

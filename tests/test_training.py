@@ -449,6 +449,7 @@ def test_the_speeds_on_a_gpu_are_those_that_were_measured(script):
     at_once = [*((arm, 42) for arm in plain), ("spatial, full width", 43), ("adaLN, full width", 43)]
     together = sum(median(row["images_per_second"] for row in runs[run]) for run in at_once)
     assert f"some {round(together, -2):,.0f} images/s together: about 14,000 each by `plain`, which took 8 to 9" in text
+    assert "8 to 9 minutes for its 100 epochs, and 4,000 to 5,000 by `muon`" in text
     assert all(8 < sum(row["seconds"] for row in runs[arm, 42]) / 60 < 9 for arm in plain)
     apiece = [median(row["images_per_second"] for row in runs[run]) for run in at_once]
     assert all(13_000 < speed < 15_000 for speed in apiece[:2]) and all(4000 < speed < 5000 for speed in apiece[2:])

@@ -163,10 +163,8 @@ def formulas(page: str) -> dict[str, str]:
 
 def searchable(text: str, found: dict[str, str]) -> str:
     """A text of the search without the TeX of the formulas found; "zz" is only one where it is a word."""
-    for both in sorted(found, key=len, reverse=True):
-        # Backslashes in what is put in would be read as groups.
-        text = re.sub(rf"(?<!\w){re.escape(both)}(?!\w)", found[both].replace("\\", r"\\"), text)
-    return text
+    longest_first = "|".join(map(re.escape, sorted(found, key=len, reverse=True)))
+    return re.sub(rf"(?<!\w)(?:{longest_first})(?!\w)", lambda match: found[match[0]], text)
 
 
 def without_idle_parts(page: str) -> str:
@@ -237,7 +235,7 @@ if __name__ == "__main__":
             # A preview renders single pages, and reloads them by a script that it adds later.
             page = guarded(page) if "QUARTO_PROJECT_RENDER_ALL" in os.environ else page
             file.write_text(page, encoding="utf-8", newline="\n")  # Windows would add a byte a line
-    if (index := site / "search.json").is_file():
+    if found and (index := site / "search.json").is_file():
         entries = json.loads(index.read_text(encoding="utf-8"))
         entries = [entry | {"text": searchable(entry["text"], found)} for entry in entries]
         index.write_text(json.dumps(entries, ensure_ascii=False, indent=1), encoding="utf-8", newline="\n")
