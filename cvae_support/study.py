@@ -116,7 +116,7 @@ ARMS = {
 
 
 # Long runs that only give a direction: the study asks for one seed of them, and keeps others that there are.
-ONE_SEED = ("muon, 20 epochs, rate 0.01", "muon, 20 epochs, batch 16", *PLAIN)
+ONE_SEED = ("muon, 20 epochs, rate 0.01", "muon, 20 epochs, batch 16", "adaLN, plain")
 
 
 def runs(arms: dict[str, Config]) -> Iterator[tuple[str, Config]]:
