@@ -455,7 +455,13 @@ def test_the_speeds_on_a_gpu_are_those_that_were_measured(script):
     assert all(13_000 < speed < 15_000 for speed in apiece[:2]) and all(4000 < speed < 5000 for speed in apiece[2:])
     later = [runs[plain[0], 43], runs[plain[0], 44], runs[plain[1], 43]]
     together = sum(median(row["images_per_second"] for row in run) for run in later)
-    assert f"Three more runs of `plain`, at once on an H200, made some {round(together, -2):,.0f} images/s" in text
+    assert (
+        f"Three more runs of `plain`, at once on an H200, made some {round(together, -2):,.0f} images/s together: "
+        in text
+    )
+    alone = speeds["ours, compiled"]
+    said = f" {together * flop / 1000:.0f} TFLOP/s, where the one run on the H100 made {alone * flop / 1000:.0f}."
+    assert said in text
 
 
 @pytest.mark.parametrize(("device", "bf16"), [("cuda", True), ("cpu", False)])
