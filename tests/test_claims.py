@@ -255,11 +255,11 @@ def test_what_goes_with_the_better_samples(study):
     """few_epochs tbl-samples:
     'For the small adaLN model it is the other way round: plain's samples are worse by Fréchet distance, coverage and
     recall, with both seeds.', 'plain spends fewer nats than muon from the same seed, and by mean and covariance the
-    codes of each class lie closer to the prior', 'But its gap, too, is smaller by plain for the small adaLN model, whose samples are
-    worse.', 'lower by plain, where its samples are better. Of the small adaLN model it is ... and ...: not lower, and
-    there they are not.', 'by fewer than three samples in a hundred', 'plain: seed 42, the better of two',
-    'for the small adaLN
-    model it bought better ones, by these two measures and recall', 'two seeds of adaLN by plain differ much'
+    codes of each class lie closer to the prior', 'But its gap, too, is smaller by plain for the small adaLN model,
+    whose samples are worse.', 'lower by plain, where its samples are better. Of the small adaLN model it is ... and
+    ...: not lower, and there they are not.', 'by fewer than three samples in a hundred', 'plain: seed 42, the better of
+    two', 'for the small adaLN model it bought better ones, by these two measures and recall', 'two seeds of adaLN by
+    plain differ much'
     """
     gap = "class_aggregate_gap"
 
