@@ -212,7 +212,7 @@ def test_at_full_width_plain_draws_other_samples_at_nearly_the_same_loss():
     """sec-recipe:
     'Yet nearly the same loss is not the same model. At full width every plain run (three seeds; adaLN two) beats its
     model's muon runs (', ') in Fréchet distance (mean ... spatial, ... adaLN) and coverage, for more distortion; in
-    accuracy', 'only seed 42 does. The small adaLN model draws no better.', 'Two recipes can end at nearly the same loss
+    accuracy only seed 42 does. The small adaLN model draws no better.', 'Two recipes can end at nearly the same loss
     with other samples.'
     """
     for model, seeds in {"spatial": [42, 43, 44], "adaLN": [42, 43]}.items():
