@@ -235,8 +235,8 @@ def test_what_the_seeds_of_plain_say(study):
     """few_epochs tbl-samples:
     'At full width every run of plain draws better samples than any of the same model's by muon, by Fréchet distance and
     by coverage (where two spatial runs come within a percentage point). In recall the runs overlap.', 'of plain's only
-    those of seed 42 are ahead of all of muon's, for either model.', 'every adaLN run is ahead
-    of every spatial one, in loss and in accuracy'
+    those of seed 42 are ahead of all of muon's, for either model.', 'every adaLN run is ahead of every spatial one, in
+    loss and in accuracy'
     """
     for model in ("spatial", "adaLN"):  # distance, coverage and accuracy: the test before
         plain, muon = full_width_runs(model)
