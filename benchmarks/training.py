@@ -252,6 +252,8 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3, help="default %(default)s")
     options.add_argument("--write", action="store_true", help="put the numbers in results/speed.json and TRAINING.md")
     arguments = options.parse_args()
+    if arguments.width is not None and not 0.125 <= arguments.width <= 64:
+        options.error("--width must lie in 0.125 .. 64")
     if arguments.rounds < 1 or arguments.steps is not None and arguments.steps < 1:
         options.error("--rounds and --steps must be 1 or more")
     device = best_device()

@@ -3,7 +3,9 @@
 import argparse
 import io
 import json
+import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,8 +114,8 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     from cvae_support.study import read
     from cvae_support.tables import measures_table
 
-    if arguments.seeds < 1:
-        raise ValueError(f"--seeds must be 1 or more, got {arguments.seeds}")
+    if not 1 <= arguments.seeds <= 100:
+        raise ValueError(f"--seeds must lie in 1 .. 100, got {arguments.seeds}")
     model, record = load_model(find_weights(arguments.weights))
     data = load_fashion_mnist()
     side = model.config.image_size
@@ -122,13 +124,14 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
             f"the judges know the garments of Fashion-MNIST only, at 28 x 28; {arguments.weights} was trained on "
             f"{side} x {side} images of {len(record['classes'])} classes: {', '.join(record['classes'])}"
         )
+    yardsticks = read("floors") or {}
     if arguments.out:  # better to fail now than after minutes
-        if arguments.out.is_dir():
-            raise IsADirectoryError(f"--out must name a .json file, and {arguments.out} is a folder")
-        trial = arguments.out.with_name(f"{arguments.out.name}.trial")
+        if arguments.out.suffix != ".json" or arguments.out.is_dir():
+            raise ValueError(f"--out must name a .json file, got {arguments.out}")
         with writing(arguments.out):
-            write_atomically(trial, b"")
-            trial.unlink()
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=arguments.out.parent):
+                pass
     seeds = list(range(arguments.seeds))
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), transient=True) as bar:
         task = bar.add_task("", total=stages(seeds))
@@ -136,7 +139,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
             model, data, load_judge("judge"), load_judge("second"), seeds,
             progress=lambda stage: bar.update(task, description=stage, advance=1),
         )  # fmt: skip
-    Console().print(measures_table(found, read("floors") or {}))  # first: a disk that is full by now loses nothing
+    Console().print(measures_table(found, yardsticks))  # first: a disk that is full by now loses nothing
     if arguments.out:
         result = {"weights": record["weights"], "fingerprint": record["fingerprint"], "sampling_seeds": seeds}
         with writing(arguments.out):
@@ -160,15 +163,13 @@ def run_study(arguments: argparse.Namespace) -> None:
 
 def run_sample(arguments: argparse.Namespace) -> None:
     import torch
-    from PIL import Image
 
     from cvae_support.latents import as_picture, mosaic
 
     if not 1 <= arguments.count <= 1000:
         raise ValueError(f"--count must lie in 1 .. 1000, got {arguments.count}")
-    kind = Image.registered_extensions().get(arguments.out.suffix.lower())
-    if kind not in Image.SAVE:
-        raise ValueError(f"--out must name a kind of picture that can be written, such as .png, got {arguments.out}")
+    if arguments.out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ValueError(f"--out must name a .png or .jpg file, got {arguments.out}")
     if not 0 <= arguments.seed < 2**32:
         raise ValueError(f"--seed must lie in 0 .. 2^32 - 1, got {arguments.seed}")
     model, record = load_model(find_weights(arguments.weights))
@@ -179,7 +180,7 @@ def run_sample(arguments: argparse.Namespace) -> None:
     images = model.sample(y, torch.Generator().manual_seed(arguments.seed))
     strip = mosaic(images.transpose(0, 1))  # side by side
     picture = io.BytesIO()
-    as_picture(strip).save(picture, kind)
+    as_picture(strip).save(picture, "PNG" if arguments.out.suffix.lower() == ".png" else "JPEG")
     with writing(arguments.out):
         write_atomically(arguments.out, picture.getvalue())
     what = "no class: the model is unconditional" if label is None else record["classes"][label]
@@ -302,8 +303,12 @@ def main(argv: list[str] | None = None) -> int:
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # without a line of our code
     try:
         arguments.run(arguments)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read what we print has seen enough, as in `info | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more is said as we leave
+        return 1
     except (ValueError, RuntimeError, OSError) as error:  # our own errors are RuntimeErrors
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -66,7 +66,10 @@ def save_checkpoint(
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
-    """Write the pair path (a .json file, the record with its file's name and hash) and the file of its tensors."""
+    """Write the pair path (a .json file, the record with its file's name and hash) and the file of its tensors.
+
+    Raises OSError, with the older pair untouched.
+    """
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     digest = hashlib.sha256(content).hexdigest()
     weights = path.with_name(f"{path.stem}.{digest[:12]}.safetensors")
@@ -86,8 +89,9 @@ def record_digest(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(json.loads(json.dumps(kept)), sort_keys=True).encode()).hexdigest()
 
 
-def load_record(path: Path, needed: frozenset[str] = RECORD) -> dict[str, Any]:
+def load_record(path: Path | str, needed: frozenset[str] = RECORD) -> dict[str, Any]:
     """The record of the checkpoint path (a .json file), without its tensors. Raises CheckpointError."""
+    path = Path(path)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["format"] != FORMAT:
@@ -108,17 +112,19 @@ def load_record(path: Path, needed: frozenset[str] = RECORD) -> dict[str, Any]:
         raise CheckpointError(f"no checkpoint at {path}") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not a checkpoint of this package: {error}") from error
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a checkpoint of this package: {error!r}") from error
     return record
 
 
-def load_checkpoint(path: Path, needed: frozenset[str] = RECORD) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_checkpoint(path: Path | str, needed: frozenset[str] = RECORD) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the record of the checkpoint path (a .json file), verified.
 
     Raises CheckpointError, saying what is wrong with which file, and returns nothing half-read.
     """
-    record = load_record(path, needed)
+    path, record = Path(path), load_record(path, needed)
     name, digest = record["weights"], record["sha256"]
     weights = path.with_name(Path(name).name)  # the same folder, whatever the name says
     try:
@@ -149,7 +155,7 @@ def differences(record: dict[str, Any], config: Config, data_checksum: str | Non
     return found
 
 
-def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[VAE, dict[str, Any]]:
+def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[VAE, dict[str, Any]]:
     """The model in the checkpoint path, in float32 and ready to use, and its record. Raises CheckpointError."""
     tensors, record = load_checkpoint(path)
     try:

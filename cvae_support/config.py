@@ -74,8 +74,8 @@ class Config:
             raise ValueError(f"kl_weight must be finite and not negative, got {self.kl_weight}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be 0 or more and below 1, got {self.ema_decay}")
-        if self.class_dim < 0:
-            raise ValueError(f"class_dim must not be negative, got {self.class_dim}")
+        if not 0 <= self.class_dim <= 8192:
+            raise ValueError(f"class_dim must lie in 0 .. 8192, got {self.class_dim}")
         if self.model != "adaln" and (self.class_dim or not self.zero_init):
             raise ValueError(f'class_dim and zero_init belong to the model "adaln", not to "{self.model}"')
         if self.model in ("unconditional", "mlp", "label-channel") and not self.encoder_sees_y:

@@ -34,6 +34,7 @@ SHA256 = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
+TEST_BATCH = 500  # test images in a batch: the noise for their z is drawn batch by batch
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 WAYS_OUT = """Three ways out:
   1. go online and run this again: torchvision downloads the files (30 MB);
@@ -111,7 +112,7 @@ def sources(scratch: Path) -> Iterator[tuple[str, Path]]:
     """Each place to look, with its name, best first. The download starts when its turn comes."""
     yield "cache", cache_folder() / "fashion-mnist"
     if os.environ.get("FASHION_MNIST_DIR"):
-        yield "FASHION_MNIST_DIR", Path(os.environ["FASHION_MNIST_DIR"])
+        yield "FASHION_MNIST_DIR", Path(os.environ["FASHION_MNIST_DIR"]).expanduser()
     yield "Debian package", DEBIAN_FOLDER
     yield "torchvision", scratch
 
@@ -179,7 +180,7 @@ def load_fashion_mnist() -> Dataset:
     )  # fmt: skip
 
 
-def load_dataset(path: Path) -> Dataset:
+def load_dataset(path: Path | str) -> Dataset:
     """Another data set of grey images: a folder with four IDX files, or an .npz file.
 
     The IDX files have the names of MNIST's (train-images-idx3-ubyte and so on, gzipped or not); the .npz holds
@@ -188,11 +189,12 @@ def load_dataset(path: Path) -> Dataset:
     what it lacks.
     """
     arrays: list[np.ndarray]
+    path = Path(path)
     if not path.exists():
         raise DataError(f"there is no {path}")
     if path.is_dir():
         arrays = [parse_idx(read_file(path, name), str(file_of(path, name))).numpy() for name in SHA256]
-    elif path.suffix == ".npz":
+    elif path.suffix.lower() == ".npz":
         if not zipfile.is_zipfile(path):  # of which numpy would say that it may hold a pickle
             raise DataError(f"{path} is not an .npz file, or a part of one: make it with numpy.savez")
         try:
@@ -206,7 +208,7 @@ def load_dataset(path: Path) -> Dataset:
         where = f"the {split} part of {path}"
         if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1] != images.shape[2]:
             raise DataError(f"{where} needs images (N, S, S) of uint8, got {images.dtype} of shape {images.shape}")
-        if not len(images):
+        if not images.size:
             raise DataError(f"{where} is empty")
         if images.shape[1:] != arrays[0].shape[1:]:
             raise DataError(
@@ -218,7 +220,7 @@ def load_dataset(path: Path) -> Dataset:
         if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1] or labels.min() < 0:
             lowest = f", the lowest {labels.min()}" if labels.dtype.kind in "iu" and labels.size else ""
             raise DataError(
-                f"{where} needs a label from 0 up for each of {len(images)} images, "
+                f"{where} needs an integer label from 0 up for each of {len(images)} images, "
                 f"got {labels.dtype} of shape {labels.shape}{lowest}"
             )
     known = set(arrays[1].tolist())
@@ -234,10 +236,12 @@ def load_dataset(path: Path) -> Dataset:
     return Dataset(
         train_x, train_y, test_x, test_y,
         tuple(str(label) for label in range(len(known))),
-        hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest(),
+        hashlib.sha256(b"".join(part.numpy().tobytes() for part in (train_x, train_y, test_x, test_y))).hexdigest(),
     )  # fmt: skip
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 0 .. 255 -> float32 0 .. 1, what the models take and give."""
+    """uint8 0 .. 255 -> float32 0 .. 1, what the models take and give. Raises ValueError on other numbers."""
+    if images.dtype != torch.uint8:  # floats in [0, 1], most likely, which would come out nearly black
+        raise ValueError(f"images must be uint8, 0 .. 255, got {images.dtype}")
     return images.float() / 255

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cvae_support.data import Dataset, to_float
+from cvae_support.data import TEST_BATCH, Dataset, to_float
 from cvae_support.judge import AnyJudge, features
 from cvae_support.latents import AT_ONCE, class_grid, encode_all, first_per_class, noise
 from cvae_support.metrics import (
@@ -35,7 +35,6 @@ TRAIN = 10_000  # training images, as many of every class, for class Gaussians, 
 QUERIES = 1_000  # of the samples, to look for their nearest training image
 SWAPPED = 2_500  # test images decoded as another class
 SHARED_Z = 128  # z decoded as every class, for the style
-BATCH = 500  # as in training.test_loss: the same noise, so the same numbers
 
 # Of every measure: its name in a table, and which way is better.
 MEASURES = {
@@ -93,9 +92,9 @@ def encode(model: VAE, images: Tensor, labels: Tensor) -> Encoded:
 
 
 def with_sample(mu: Tensor, log_var: Tensor) -> Encoded:
-    """Add a sample of z, always with the same noise, to mu and log_var (N, 1, S/4, S/4)."""
+    """Add a sample of z, with the noise of training.test_loss, to mu and log_var (N, 1, S/4, S/4)."""
     generator = torch.Generator().manual_seed(0)
-    eps = torch.cat([torch.randn(part.shape, generator=generator) for part in mu.split(BATCH)]).to(mu.device)
+    eps = torch.cat([torch.randn(part.shape, generator=generator) for part in mu.split(TEST_BATCH)]).to(mu.device)
     return Encoded(mu, log_var, mu + torch.exp(0.5 * log_var) * eps)
 
 
@@ -120,7 +119,7 @@ def accuracy(said: Tensor, labels: Tensor) -> float:
 
 @lru_cache(maxsize=1)
 def real_side(data: Dataset, judge: AnyJudge, second: AnyJudge) -> Real:
-    """Computed once and used for every model."""
+    """What models are compared with, of data and by both judges; computed once and used for every model."""
     test = to_float(data.test_images)
     return Real(
         features(judge, test),

@@ -12,7 +12,7 @@ def cache_folder() -> Path:
     without a home, the folder for temporary files.
     """
     if os.environ.get("CVAE_CACHE"):
-        return Path(os.environ["CVAE_CACHE"])
+        return Path(os.environ["CVAE_CACHE"]).expanduser()  # a notebook's %env leaves ~ as it is
     checkout = Path(__file__).resolve().parents[1]
     if (checkout / "pyproject.toml").is_file():
         return checkout / ".cache"
@@ -23,7 +23,10 @@ def cache_folder() -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write content so that path, whose folder is made, holds the old bytes or all the new ones, never a part."""
+    """Write content so that path, whose folder is made, holds the old bytes or all the new ones, never a part.
+
+    Raises OSError, with the old bytes untouched.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:

@@ -40,7 +40,7 @@ def recorded(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     A step is hundreds of small kernels, and for a small model to start them one by one takes longer than to run them.
     The first three calls are ordinary ones, on a stream of their own, as a recording wants it: in them kernels are
-    chosen and compiled.
+    chosen and compiled. Every replay returns the same tensor, which the next one overwrites: copy it.
     """
     ordinary, graph, aside = 3, torch.cuda.CUDAGraph(), torch.cuda.Stream()
     ends = itertools.cycle([torch.cuda.Event(), torch.cuda.Event()])

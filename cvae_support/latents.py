@@ -62,7 +62,12 @@ def interpolate(model: VAE, pair: Tensor, label: int, steps: int) -> Tensor:
 
 @torch.no_grad()
 def blend(model: VAE, label_a: int, label_b: int, shares: Tensor, z: Tensor) -> Tensor:
-    """One z (1, 1, S/4, S/4) under (1 - a) c_A + a c_B for each share a of (K,): images (K, S, S)."""
+    """One z (1, 1, S/4, S/4) under (1 - a) c_A + a c_B for each share a of (K,): images (K, S, S).
+
+    Raises ValueError if the model takes no label.
+    """
+    if not model.conditional:
+        raise ValueError("an unconditional model has no classes to blend")
     c_a, c_b = (model.embed(torch.tensor([label])) for label in (label_a, label_b))
     a = shares.to(z.device).view(-1, *[1] * (c_a.ndim - 1))
     return model.decode(z.expand(len(shares), -1, -1, -1), torch.lerp(c_a, c_b, a)).squeeze(1)

@@ -135,7 +135,7 @@ class AddClass(nn.Module):
         return h + cond[:, :, None, None]
 
 
-def through(layers: nn.ModuleList, h: Tensor, cond: Tensor | None = None) -> Tensor:
+def through(layers: nn.ModuleList, h: Tensor, cond: Tensor | None) -> Tensor:
     """Run h through the layers in order, handing cond to those that take it."""
     for layer in layers:
         h = layer(h, cond) if isinstance(layer, (AdaLNResnetBlock, AddClass)) else layer(h)

@@ -5,6 +5,7 @@ them; "adaln" modulates every normalization of every residual block; "unconditio
 The two small networks of peers.py wear the same interface.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -27,14 +28,19 @@ from cvae_support.peers import PEERS
 
 
 def check_images(x: Tensor, side: int) -> None:
-    """Raise ValueError unless x is a (B, 1, side, side) float tensor; on a CPU also unless its numbers are finite."""
+    """Raise ValueError unless x is a (B, 1, side, side) float tensor; on a CPU also unless it lies in [0, 1]."""
     if x.ndim != 4 or x.shape[1:] != (1, side, side) or not x.is_floating_point():
         raise ValueError(
             f"x must be a (B, 1, {side}, {side}) float tensor in [0, 1], got {x.dtype} of shape {tuple(x.shape)}"
         )
     # On a CPU only, as in check_labels.
-    if not torch.compiler.is_compiling() and x.device.type == "cpu" and not x.isfinite().all():
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or not len(x):
+        return
+    low, high = map(float, x.aminmax())
+    if not math.isfinite(low + high):
         raise ValueError("x holds NaN or infinity")
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"x must lie in [0, 1], got {low:g} .. {high:g}; to_float makes it of bytes")
 
 
 def check_pairs(first: Tensor, second: Tensor, what: str) -> None:
@@ -172,6 +178,7 @@ class VAE(nn.Module):
         if config.model in PEERS:
             self.encoder, self.decoder = (network(config) for network in PEERS[config.model])
             return
+        # A blind encoder is that of an unconditional model.
         self.encoder = Encoder(config, config.model if config.encoder_sees_y else "unconditional")
         self.decoder = Decoder(config, config.model)
         if not config.zero_init:
@@ -222,6 +229,8 @@ class VAE(nn.Module):
         """One pass. eps (B, 1, S/4, S/4) is the noise of the reparameterization; drawn when not given."""
         mu, log_var = self.encode(x, y)
         eps = torch.randn_like(mu) if eps is None else eps
+        if eps.shape != mu.shape:  # one that is smaller would do for the whole batch
+            raise ValueError(f"eps must have shape {tuple(mu.shape)}, got {tuple(eps.shape)}")
         z = mu + torch.exp(0.5 * log_var) * eps
         return self.decode(z, self.embed(y)), mu, log_var, z
 

@@ -35,7 +35,7 @@ class OneHot(nn.Module):
 
 
 class MLPEncoder(nn.Module):
-    """Image and label in one flat vector, one hidden layer: x (B, 1, S, S), y (B,) -> mu, log_var."""
+    """Image and label in one flat vector, one hidden layer: x (B, 1, S, S), y (B,) -> mu, log_var (B, 1, S/4, S/4)."""
 
     def __init__(self, config: Config):
         super().__init__()
@@ -53,7 +53,10 @@ class MLPEncoder(nn.Module):
 
 
 class MLPDecoder(nn.Module):
-    """Code and label in one flat vector, one hidden layer: z, one-hot (B, num_classes) -> (B, 1, S, S)."""
+    """Code and label in one flat vector, one hidden layer.
+
+    z (B, 1, S/4, S/4), one-hot label (B, num_classes) -> (B, 1, S, S)
+    """
 
     def __init__(self, config: Config):
         super().__init__()
@@ -69,7 +72,10 @@ class MLPDecoder(nn.Module):
 
 
 class LabelChannelEncoder(nn.Module):
-    """The label, spread by a linear layer to a picture, is the image's second channel; strided convolutions."""
+    """The label, spread by a linear layer to a picture, is the image's second channel; strided convolutions.
+
+    x (B, 1, S, S), y (B,) -> mu, log_var (B, 1, S/4, S/4)
+    """
 
     def __init__(self, config: Config):
         super().__init__()
@@ -93,7 +99,10 @@ class LabelChannelEncoder(nn.Module):
 
 
 class LabelChannelDecoder(nn.Module):
-    """Code and one-hot label through a linear layer, then transposed convolutions: -> (B, 1, S, S)."""
+    """Code and label through a linear layer, then transposed convolutions.
+
+    z (B, 1, S/4, S/4), one-hot label (B, num_classes) -> (B, 1, S, S)
+    """
 
     def __init__(self, config: Config):
         super().__init__()

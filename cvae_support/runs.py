@@ -34,7 +34,7 @@ def check_writable(folder: Path) -> None:
     """Raise TrainingError if no checkpoint could be written in folder: better now than after the first epoch."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=folder), open(folder / "lock", "ab"):  # the lock may be another account's
             pass
     except OSError as error:
         raise TrainingError(
@@ -60,8 +60,9 @@ def only_run(folder: Path) -> Iterator[None]:
             raise TrainingError(f"another process is training in {folder}: wait for it, or choose another") from error
         except OSError:
             pass  # a file system that knows no locks
-        for left in folder.glob("*.partial"):  # of a run that was killed while it saved
-            left.unlink(missing_ok=True)
+        for kept in ("last", "final"):  # of a run that was killed while it saved; other files of that kind stay
+            for left in folder.glob(f"{kept}.*.partial"):
+                left.unlink(missing_ok=True)
         yield
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from cvae_support.checkpoints import SHIPPED_FOLDER, differences, load_model, load_record
+from cvae_support.checkpoints import SHIPPED_FOLDER, CheckpointError, differences, load_model, load_record
 from cvae_support.config import Config
 from cvae_support.data import Dataset, load_fashion_mnist
 from cvae_support.models import VAE
@@ -13,9 +13,14 @@ from cvae_support.runs import run_folder
 
 
 def local_run(config: Config, data: Dataset) -> Path:
-    """The final checkpoint of this configuration's own run, trained first, or resumed, if need be. Says which."""
+    """The final checkpoint of this configuration's own run, trained first, or resumed, if need be. Says which.
+
+    Raises CheckpointError if what lies in its folder is of another run, or damaged, and TrainingError.
+    """
     folder = run_folder(config, data.checksum)
     if (folder / "final.json").is_file():
+        if differing := differences(load_record(folder / "final.json"), config, data.checksum):
+            raise CheckpointError(f"{folder} holds another run, move or delete it: {'; '.join(differing)}")
         print(f"{config.name}: weights of a local run in {folder}")
     else:
         from cvae_support.training import train  # the page needs Fabric only if it has to train
@@ -33,7 +38,8 @@ def load_or_train(
     """The trained model of this configuration, ready to use, and its record (with "history").
 
     The weights that ship with the package if they are of exactly this configuration, else those of an
-    earlier local run, else a new run, which is resumed if it was interrupted. Says which it was.
+    earlier local run, else a new run, which is resumed if it was interrupted. Says which it was. Raises DataError
+    where the data cannot be had, CheckpointError on damaged weights, and TrainingError.
     """
     shipped = SHIPPED_FOLDER / f"{config.name}.json"
     if shipped.is_file():

@@ -21,7 +21,7 @@ from torch import Tensor
 from cvae_support.checkpoints import CheckpointError, differences, load_checkpoint
 from cvae_support.config import Config
 from cvae_support.cpu import Bf16Convolutions, computes_bf16, keep_freed_memory
-from cvae_support.data import Dataset, to_float
+from cvae_support.data import TEST_BATCH, Dataset, to_float
 from cvae_support.gpu import compile_pays, compiled, on_one_gpu, recorded
 from cvae_support.losses import vae_loss
 from cvae_support.models import VAE, seeded
@@ -29,7 +29,6 @@ from cvae_support.muon import Muon
 from cvae_support.runs import TrainingError, again, best_device, check_writable, last_good, only_run, save
 
 WARM_UP = 0.1  # share of a "one-cycle" run in which the rate climbs to its peak
-TEST_BATCH = 500
 ADVICE = "A lower learning rate usually helps"  # against losses that are no longer numbers
 PRECISIONS = ("32-true", "bf16-mixed")  # others would need a gradient scaler, or weights and average rounded alike
 
@@ -203,13 +202,15 @@ def check_finite(losses: Tensor, epoch: int, last: Path) -> None:
         )
 
 
-def train(config: Config, data: Dataset, folder: Path, resume: bool = False) -> list[dict[str, float]]:
+def train(config: Config, data: Dataset, folder: Path | str, resume: bool = False) -> list[dict[str, float]]:
     """Train the model of this configuration; returns the history, one dict per epoch.
 
     After every epoch folder/last.json holds all that is needed to go on, and at the end folder/final.json the
     weights to use. Stopped at any moment, a run loses the epoch it was in; resume=True goes on from there, to the
-    same numbers. Raises TrainingError or CheckpointError on input that does not fit, before anything is written.
+    same numbers. Raises TrainingError or CheckpointError on input that does not fit, before any weights are written;
+    TrainingError also on a loss that is no number and on a checkpoint that can't be written, with the last one kept.
     """
+    folder = Path(folder)
     fabric = make_fabric()
     if fabric.device.type == "cpu":
         keep_freed_memory()

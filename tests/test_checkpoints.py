@@ -17,6 +17,7 @@ from cvae_support.checkpoints import (
     write_atomically,
 )
 from cvae_support.models import VAE
+from cvae_support.runs import run_folder
 from cvae_support.trained import load_or_train
 
 
@@ -184,6 +185,16 @@ def test_load_or_train_prefers_shipped_then_local_then_trains(few, config, tmp_p
     )
     load_or_train(wanted, few)
     assert "shipped weights" in capsys.readouterr().out
+
+
+def test_a_local_run_of_another_configuration_is_refused(few, config, tmp_path, monkeypatch):
+    monkeypatch.setenv("CVAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("cvae_support.trained.SHIPPED_FOLDER", tmp_path / "shipped")
+    one, other = config(epochs=1), config(epochs=1, seed=7)
+    load_or_train(one, few)
+    run_folder(one, few.checksum).rename(run_folder(other, few.checksum))
+    with pytest.raises(CheckpointError, match="holds another run, move or delete it: seed is 42 there, 7 asked for"):
+        load_or_train(other, few)
 
 
 def test_a_run_that_is_resumed_is_said_to_be(few, config, tmp_path, monkeypatch, capsys, stop_in_epoch_two):

@@ -1,8 +1,8 @@
 """The command line does what its help says, and answers bad input in one line."""
 
 import io
-import itertools
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -110,14 +110,12 @@ def test_evaluate_prints_and_writes_the_measures_of_any_checkpoint(model, quick_
 def test_evaluate_finds_out_early_that_it_cannot_write_and_prints_before_it_writes(
     when, quick_measures, tmp_path, monkeypatch, capsys
 ):
-    """Each write ends in fsync: the first is the trial, the second that of the measures."""
-    calls = itertools.count()
+    """Before: in the trial, a temporary file. After: in the write of the measures, which ends in fsync."""
 
-    def fsync(_):
-        if next(calls) == ("before", "after").index(when):
-            raise OSError("disk full")
+    def full(*_, **__):
+        raise OSError("disk full")
 
-    monkeypatch.setattr("os.fsync", fsync)
+    monkeypatch.setattr({"before": "tempfile.TemporaryFile", "after": "os.fsync"}[when], full)
     if when == "before":
         monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: pytest.fail("the work was begun"))
     out = tmp_path / "m.json"
@@ -127,6 +125,23 @@ def test_evaluate_finds_out_early_that_it_cannot_write_and_prints_before_it_writ
     assert printed.err == f"error: {out} cannot be written: disk full. Choose another place: --out\n"
     assert all((name in printed.out) == (when == "after") for name, _ in MEASURES.values())
     assert out.read_text() == "older" and [path.name for path in tmp_path.iterdir()] == ["m.json"]
+
+
+def test_damaged_yardsticks_are_named_before_the_work_is_begun(quick_measures, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: pytest.fail("the work was begun"))
+    (tmp_path / "floors.json").write_text('{"noise": {')
+    assert main(["evaluate", "unconditional-w0.25-kl0.01-muon", "--seeds=1"]) == 1
+    assert f"error: {tmp_path / 'floors.json'} is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
+def test_a_reader_who_has_seen_enough_gets_no_error():
+    command = subprocess.Popen(
+        [sys.executable, "-m", "cvae_support", "info"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    command.stdout.close()
+    assert command.wait() == 1 and command.stderr.read() == ""
+    command.stderr.close()
 
 
 def test_evaluate_shows_the_yardsticks_where_there_are_any(quick_measures, tmp_path, capsys):
@@ -189,22 +204,20 @@ def test_info_lists_what_ships(capsys):
         (["train", "--data=nowhere"], "there is no nowhere"),
         (["sample", "nothing", "--class=3", "--count=0"], "--count must lie in 1 .. 1000, got 0"),
         (["sample", "nothing", "--class=3", f"--count={10**30}"], "--count must lie in 1 .. 1000"),
-        (
-            ["sample", "nothing", "--class=3", "--out=s.doc"],
-            "--out must name a kind of picture that can be written, such as .png, got s.doc",
-        ),
-        (["sample", "nothing", "--class=3", "--out=s.psd"], "a kind of picture that can be written, such as .png"),
+        (["sample", "nothing", "--class=3", "--out=s.doc"], "--out must name a .png or .jpg file, got s.doc"),
         (["sample", "nothing", "--class=3", f"--seed={10**30}"], "--seed must lie in 0 .. 2^32 - 1"),
         (["sample", "adaln-w0.25-kl0.01-muon"], "--class is needed: one of T-shirt/top, Trouser"),
         (["train", "--resume", "--folder=nowhere"], "leave out --resume, or give the options (or the --folder)"),
         (["train", "--width=0.01"], "width must lie in 0.125 .. 64"),
         (["evaluate", "nothing"], "no weights called 'nothing'"),
-        (["evaluate", "adaln-w0.25-kl0.01-muon", "--seeds=0"], "--seeds must be 1 or more, got 0"),
+        (["evaluate", "adaln-w0.25-kl0.01-muon", "--seeds=0"], "--seeds must lie in 1 .. 100, got 0"),
+        (["evaluate", "adaln-w0.25-kl0.01-muon", f"--seeds={10**30}"], "--seeds must lie in 1 .. 100, got 1000"),
         (["evaluate", "adaln-w0.25-kl0.01-muon", f"--out={__file__}/m.json"], f"{__file__}/m.json cannot be written: "),
-        (["sample", "nothing.json", "--class=3", f"--out={__file__}"], "--out must name a kind of picture"),
+        (["sample", "nothing.json", "--class=3", f"--out={__file__}"], "--out must name a .png or .jpg file, got"),
         (["export", f"--out={__file__}"], f"{__file__} cannot be written: "),
         (["info", str(Path(__file__).parent)], "is a folder: name a .json file in it, such as"),
-        (["evaluate", "adaln-w0.25-kl0.01-muon", f"--out={Path(__file__).parent}"], "must name a .json file, and"),
+        (["evaluate", "adaln-w0.25-kl0.01-muon", f"--out={Path(__file__).parent}"], "must name a .json file, got"),
+        (["evaluate", "adaln-w0.25-kl0.01-muon", "--out=measures"], "--out must name a .json file, got measures"),
         (["train", "--images=-5"], "--images must be 0 (all) or more, got -5"),
         (["train", "--images=100000"], "--images must be 60000 at most, as there are, got 100000"),
         (["train", "--seed=-1"], "seed must lie in 0 .. 2^32 - 1, got -1"),

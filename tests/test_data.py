@@ -5,13 +5,14 @@ import hashlib
 import sys
 import types
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from cvae_support import data as data_module
-from cvae_support.data import DataError, cache_folder, load_dataset, load_fashion_mnist, parse_idx
+from cvae_support.data import DataError, cache_folder, load_dataset, load_fashion_mnist, parse_idx, to_float
 
 
 def idx(values: torch.Tensor) -> bytes:
@@ -163,6 +164,14 @@ def test_idx_errors():
 def test_cache_folder_follows_the_variable(monkeypatch, tmp_path):
     monkeypatch.setenv("CVAE_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
+    monkeypatch.setenv("CVAE_CACHE", "~/kept")
+    assert cache_folder() == Path.home() / "kept"
+
+
+def test_floats_are_not_taken_for_bytes(few):
+    assert to_float(few.test_images).max() == 1
+    with pytest.raises(ValueError, match="images must be uint8, 0 .. 255, got torch.float32"):
+        to_float(to_float(few.test_images))
 
 
 def made_up(size=32, count=7):
@@ -194,7 +203,11 @@ def test_other_data_from_an_npz_and_from_idx_files_are_the_same(tmp_path):
 def test_labels_may_be_integers_of_any_kind(tmp_path, kind):
     arrays = made_up()
     np.savez(tmp_path / "other.npz", **{name: a.astype(kind) if name[0] == "y" else a for name, a in arrays.items()})
-    assert load_dataset(tmp_path / "other.npz").train_labels.tolist() == arrays["y_train"].tolist()
+    np.savez(tmp_path / "bytes.npz", **arrays)
+    (tmp_path / "bytes.npz").rename(tmp_path / "BYTES.NPZ")
+    other, of_bytes = load_dataset(str(tmp_path / "other.npz")), load_dataset(tmp_path / "BYTES.NPZ")
+    assert other.train_labels.tolist() == arrays["y_train"].tolist()
+    assert other.checksum == of_bytes.checksum  # the same data, and a run on it can be resumed
 
 
 def test_scikit_learns_digits(digits):

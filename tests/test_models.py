@@ -158,6 +158,8 @@ def test_sampling_is_decided_by_the_generator():
         (lambda m: m.encode(torch.rand(2, 1, 27, 28), torch.tensor([0, 1])), r"x must be a \(B, 1, 28, 28\)"),
         (lambda m: m.encode(torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.tensor([0, 1])), "uint8"),
         (lambda m: m.encode(torch.rand(2, 1, 28, 28)), "needs the labels"),
+        (lambda m: m.encode(255 * torch.ones(1, 1, 28, 28), torch.tensor([0])), r"in \[0, 1\], got 255 .. 255"),
+        (lambda m: m(torch.rand(2, 1, 28, 28), torch.tensor([0, 1]), torch.randn(1, 1, 7, 7)), "eps must have shape"),
         (lambda m: m.embed(torch.tensor([0, 10])), r"y must lie in 0 \.\. 9, got 0 \.\. 10"),
         (lambda m: m.embed(torch.tensor([0.0])), "int64 or int32, got torch.float32"),
         (lambda m: m.decode(torch.randn(1, 49), m.embed(torch.tensor([0]))), "z must have shape"),
@@ -229,7 +231,8 @@ def test_a_pass_is_one_graph_for_the_compiler(kind):
         (dict(kl_weight=float("nan")), "kl_weight must be finite and not negative, got nan"),
         (dict(class_dim=4), "belong to the model"),
         (dict(zero_init=False), "belong to the model"),
-        (dict(model="adaln", class_dim=-1), "class_dim must not be negative"),
+        (dict(model="adaln", class_dim=-1), "class_dim must lie in 0 .. 8192, got -1"),
+        (dict(model="adaln", class_dim=10**30), "class_dim must lie in 0 .. 8192"),
         (dict(model="mlp", encoder_sees_y=False), "no blind encoder"),
     ],
 )

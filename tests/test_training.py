@@ -332,9 +332,10 @@ def test_a_full_disk_stops_with_the_older_checkpoint_whole(few, config, tmp_path
     monkeypatch.undo()
     assert not list((tmp_path / "run").glob("*.partial"))
     (tmp_path / "run" / "last.json.123.partial").touch()  # a run that is killed while it saves leaves such a file
+    (tmp_path / "run" / "movie.partial").touch()  # and this is none of ours
     resumed = train(config(epochs=3), few, tmp_path / "run", resume=True)
     assert losses(resumed) == losses(train(config(epochs=3), few, tmp_path / "whole"))
-    assert not list((tmp_path / "run").glob("*.partial"))
+    assert [path.name for path in (tmp_path / "run").glob("*.partial")] == ["movie.partial"]
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_training(few, config, tmp_path, monkeypatch):

@@ -159,6 +159,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--recipe", choices=RECIPES, default="muon", help="default %(default)s")
     parser.add_argument("--ship", action="store_true", help="train nothing: ship the best of what is there")
     options = parser.parse_args(arguments)
+    if not 0.125 <= options.width <= 64:
+        parser.error("--width must lie in 0.125 .. 64")
     data = load_fashion_mnist()
     if options.width >= 1 and not options.ship and not torch.cuda.is_available():
         print("No GPU: at this width a run takes hours, by the plain recipe a day. Ctrl-C costs the epoch it is in.")
