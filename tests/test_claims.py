@@ -214,8 +214,7 @@ def test_at_full_width_plain_draws_other_samples_at_nearly_the_same_loss():
     """sec-recipe:
     'Yet models of nearly the same loss can draw differently. At full width every plain run (three seeds; adaLN two)
     beats all muon runs of its model (', ') in Fréchet distance (means: ... spatial, ... adaLN) and coverage, but has
-    more distortion; in accuracy only seed 42 beats them. Muon draws here all the same, as we choose by loss.', 'Two
-    recipes can end at nearly the same loss with other samples.'
+    more distortion; in accuracy only seed 42 beats them. Muon draws here all the same, as we choose by loss.'
     """
     for model, seeds in {"spatial": [42, 43, 44], "adaLN": [42, 43]}.items():
         plain, muon = full_width_runs(model)
@@ -1128,7 +1127,7 @@ def test_class_aware_sampling_rescues_the_smallest_weight(at_weights):
     """kl_weight tbl-samples:
     'the weight that was worst from the prior beats every weight drawn from the prior, in every column', 'a label
     at 0.01 beats no label at 0.0005 in accuracy, and loses by far in the other two columns', 'The
-    model's samples from the prior have a Fréchet distance of ..., its class-aware ones one of ...'
+    model's samples from the prior have a Fréchet distance of ..., its class-aware samples one of ...'
     """
     score = "conditional_accuracy"
     (small,) = measured("unconditional, weight 0.0005, full width")
