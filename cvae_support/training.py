@@ -24,7 +24,7 @@ from cvae_support.cpu import Bf16Convolutions, computes_bf16, keep_freed_memory
 from cvae_support.data import TEST_BATCH, Dataset, to_float
 from cvae_support.gpu import compile_pays, compiled, on_one_gpu, recorded
 from cvae_support.losses import vae_loss
-from cvae_support.models import VAE, seeded
+from cvae_support.models import VAE, check_labels, seeded
 from cvae_support.muon import Muon
 from cvae_support.runs import TrainingError, again, best_device, check_writable, last_good, only_run, save
 
@@ -111,18 +111,12 @@ def check_start(config: Config, data: Dataset, world_size: int) -> None:
                 f"the {split} images must be uint8 of shape (N, 1, {side}, {side}), "
                 f"got {images.dtype} of shape {tuple(images.shape)}"
             )
-        if labels.dtype not in (torch.int64, torch.int32) or labels.ndim != 1:
-            raise TrainingError(
-                f"the {split} labels must be int64 or int32 of shape (N,), "
-                f"got {labels.dtype} of shape {tuple(labels.shape)}"
-            )
+        try:
+            check_labels(labels.cpu(), config.num_classes)
+        except ValueError as error:
+            raise TrainingError(f"the {split} labels do not fit: {error}") from error
         if len(images) != len(labels) or not len(images):
             raise TrainingError(f"{len(images)} {split} images and {len(labels)} labels do not go together")
-        if not 0 <= int(labels.min()) <= int(labels.max()) < config.num_classes:
-            raise TrainingError(
-                f"the {split} labels must lie in 0 .. {config.num_classes - 1}, "
-                f"got {int(labels.min())} .. {int(labels.max())}"
-            )
     if config.batch_size % world_size:
         raise TrainingError(
             f"batch_size {config.batch_size} cannot be shared equally by {world_size} processes: choose a multiple"

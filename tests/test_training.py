@@ -236,9 +236,15 @@ def test_an_average_that_reaches_over_most_of_the_run_is_warned_of(few, config, 
     [
         (dict(train_images=torch.zeros(160, 1, 28, 27, dtype=torch.uint8)), "training images must be uint8"),
         (dict(train_images=torch.zeros(160, 1, 28, 28)), "got torch.float32"),
-        (dict(test_labels=torch.full((64,), 10)), r"test labels must lie in 0 \.\. 9"),
-        (dict(test_labels=torch.zeros(64, dtype=torch.int16)), "test labels must be int64 or int32 .* got torch.int16"),
-        (dict(train_labels=torch.zeros(160, 10, dtype=torch.int64)), r"must be int64 or int32 .* shape \(160, 10\)"),
+        (dict(test_labels=torch.full((64,), 10)), r"test labels do not fit: y must lie in 0 \.\. 9, got 10"),
+        (
+            dict(test_labels=torch.zeros(64, dtype=torch.int16)),
+            "test labels do not fit: .* int64 or int32, got torch.int16",
+        ),
+        (
+            dict(train_labels=torch.zeros(160, 10, dtype=torch.int64)),
+            r"training labels .* int64 or int32, got .* shape \(160, 10\)",
+        ),
         (dict(train_labels=torch.zeros(159, dtype=torch.int64)), "160 training images and 159 labels"),
     ],
 )
