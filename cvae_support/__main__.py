@@ -5,7 +5,6 @@ import io
 import json
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,12 +125,14 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         )
     yardsticks = read("floors") or {}
     if arguments.out:  # better to fail now than after minutes
-        if arguments.out.suffix != ".json" or arguments.out.is_dir():
+        if arguments.out.is_dir():
+            raise IsADirectoryError(f"--out must name a .json file, and {arguments.out} is a folder")
+        if arguments.out.suffix.lower() != ".json":
             raise ValueError(f"--out must name a .json file, got {arguments.out}")
+        trial = arguments.out.with_name(f"{arguments.out.name}.{os.getpid()}.trial")
         with writing(arguments.out):
-            arguments.out.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=arguments.out.parent):
-                pass
+            write_atomically(trial, b"")
+            trial.unlink()
     seeds = list(range(arguments.seeds))
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), transient=True) as bar:
         task = bar.add_task("", total=stages(seeds))

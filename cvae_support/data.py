@@ -112,7 +112,7 @@ def sources(scratch: Path) -> Iterator[tuple[str, Path]]:
     """Each place to look, with its name, best first. The download starts when its turn comes."""
     yield "cache", cache_folder() / "fashion-mnist"
     if os.environ.get("FASHION_MNIST_DIR"):
-        yield "FASHION_MNIST_DIR", Path(os.environ["FASHION_MNIST_DIR"]).expanduser()
+        yield "FASHION_MNIST_DIR", Path(os.path.expanduser(os.environ["FASHION_MNIST_DIR"]))
     yield "Debian package", DEBIAN_FOLDER
     yield "torchvision", scratch
 

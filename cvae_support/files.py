@@ -12,7 +12,7 @@ def cache_folder() -> Path:
     without a home, the folder for temporary files.
     """
     if os.environ.get("CVAE_CACHE"):
-        return Path(os.environ["CVAE_CACHE"]).expanduser()  # a notebook's %env leaves ~ as it is
+        return Path(os.path.expanduser(os.environ["CVAE_CACHE"]))  # a notebook's %env leaves ~ as it is
     checkout = Path(__file__).resolve().parents[1]
     if (checkout / "pyproject.toml").is_file():
         return checkout / ".cache"

@@ -36,11 +36,11 @@ def check_images(x: Tensor, side: int) -> None:
     # On a CPU only, as in check_labels.
     if torch.compiler.is_compiling() or x.device.type != "cpu" or not len(x):
         return
-    low, high = map(float, x.aminmax())
+    low, high = map(float, x.detach().aminmax())
     if not math.isfinite(low + high):
         raise ValueError("x holds NaN or infinity")
     if not 0 <= low <= high <= 1:
-        raise ValueError(f"x must lie in [0, 1], got {low:g} .. {high:g}; to_float makes it of bytes")
+        raise ValueError(f"x must lie in [0, 1], got {low:g} .. {high:g}: divide bytes by 255")
 
 
 def check_pairs(first: Tensor, second: Tensor, what: str) -> None:

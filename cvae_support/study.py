@@ -234,7 +234,9 @@ def final_checkpoint(config: Config, data: Dataset) -> Path | None:
     shipped, local = SHIPPED_FOLDER / f"{config.name}.json", run_folder(config, data.checksum) / "final.json"
     if shipped.is_file() and not differences(load_record(shipped), config, data.checksum):
         return shipped
-    return local if local.is_file() else None
+    if local.is_file() and not differences(load_record(local), config, data.checksum):
+        return local
+    return None
 
 
 def measure(data: Dataset) -> None:

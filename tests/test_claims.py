@@ -149,18 +149,18 @@ def test_an_average_gives_plain_a_little(study):
     assert said.format(*levels) in training_text()
 
 
-def test_adaln_by_plain_ends_above_muon(study):
-    """few_epochs fig-recipes: 'by plain, with every seed a little above muon's'; and TRAINING.md"""
+def test_adaln_by_plain_ends_near_muon(study):
+    """few_epochs fig-recipes: 'by muon: a little lower with two seeds, level with the third (43).'; and TRAINING.md"""
     plain, muon = (at_epoch(study, arm) for arm in ("adaLN, plain", "adaLN, 20 epochs"))
     assert {len(run) for run in curves(study, "adaLN, plain")} == {ARMS["adaLN, plain"].epochs} == {100}
-    assert len(plain) == len(muon) == 3 and all(
-        0 < one - other < 0.0003 for one, other in zip(plain, muon, strict=True)
-    )
+    assert len(plain) == len(muon) == 3
+    above = [one - other for one, other in zip(plain, muon, strict=True)]
+    assert 0.0002 < min(above[0], above[2]) and max(above) < 0.0003 and abs(above[1]) < 0.00002
     spatial = at_epoch(study, "plain")
     assert min(spatial) > max(plain)
     said = f"is at {min(plain):.5f} to {max(plain):.5f} after 100 epochs, by `muon` after 20 at {min(muon):.5f} to"
-    said += f" {max(muon):.5f}, lower with every seed; the spatial model by `plain` is above both"
-    assert f"{said} ({min(spatial):.5f} to {max(spatial):.5f})" in training_text()
+    said += f" {max(muon):.5f}, lower with two seeds and level with the third (43); the spatial model by `plain` is"
+    assert f"{said} above both ({min(spatial):.5f} to {max(spatial):.5f})" in training_text()
 
 
 def test_plain_at_full_width(study):
@@ -261,7 +261,7 @@ def test_what_goes_with_the_better_samples(study):
     smaller', 'But the small adaLN model by plain has the smaller gap, too, and the worse samples.', 'At full width
     plain has the lower one, ... against ... (spatial)', 'For the small adaLN model it has neither', 'by fewer than
     three samples in a hundred', 'plain: seed 42, the better of two', 'For the small adaLN model its samples are the
-    better ones, by these two measures and recall', 'two seeds of adaLN by plain differ much'
+    better ones, by these two measures and recall', 'two seeds of full-width adaLN by plain differ much'
     """
     gap = "class_aggregate_gap"
 
@@ -639,8 +639,8 @@ def test_small_adaln_is_ahead_run_by_run():
 
 def test_coats_are_the_class_that_is_missed(generated, yardsticks):
     """tbl-generation:
-    'Trousers and boots are recognized nearly always', '(and 92 % of test coats)', 'Some are lost in reconstruction
-    already'
+    'Trousers and boots are recognized nearly always', '(and 92 % of test coats)', 'Reconstruction alone loses part of
+    this'
     """
     for model in (generated["spatial"], generated["adaln"]):
         of_class = model["conditional_accuracy_per_class"]
@@ -1018,7 +1018,7 @@ def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
 
 def test_after_one_epoch_the_workaround_is_ahead(of):
     """tbl-arms:
-    'After one epoch at weight 0.01 the workaround (unconditional) still leads every arm with a label (drawn from the
+    'After one epoch the workaround (unconditional) still leads every arm of weight 0.01 with a label (drawn from the
     prior) in accuracy, accuracy score and Fréchet distance', 'Of the arms with a label, at weight 0.01, the
     best in bold'
     """
@@ -1127,7 +1127,7 @@ def test_class_aware_sampling_rescues_the_smallest_weight(at_weights):
     """kl_weight tbl-samples:
     'the weight that was worst from the prior beats every weight drawn from the prior, in every column', 'a label
     at 0.01 beats no label at 0.0005 in accuracy, and loses by far in the other two columns', 'The
-    model's samples from the prior have a Fréchet distance of ..., its class-aware samples one of ...'
+    spatial model's samples at 0.0005 have, from the prior, a Fréchet distance of ..., class-aware one of ...'
     """
     score = "conditional_accuracy"
     (small,) = measured("unconditional, weight 0.0005, full width")

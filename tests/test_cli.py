@@ -1,6 +1,7 @@
 """The command line does what its help says, and answers bad input in one line."""
 
 import io
+import itertools
 import json
 import subprocess
 import sys
@@ -110,12 +111,14 @@ def test_evaluate_prints_and_writes_the_measures_of_any_checkpoint(model, quick_
 def test_evaluate_finds_out_early_that_it_cannot_write_and_prints_before_it_writes(
     when, quick_measures, tmp_path, monkeypatch, capsys
 ):
-    """Before: in the trial, a temporary file. After: in the write of the measures, which ends in fsync."""
+    """Each write ends in fsync: the first is the trial, the second that of the measures."""
+    calls = itertools.count()
 
-    def full(*_, **__):
-        raise OSError("disk full")
+    def fsync(_):
+        if next(calls) == ("before", "after").index(when):
+            raise OSError("disk full")
 
-    monkeypatch.setattr({"before": "tempfile.TemporaryFile", "after": "os.fsync"}[when], full)
+    monkeypatch.setattr("os.fsync", fsync)
     if when == "before":
         monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: pytest.fail("the work was begun"))
     out = tmp_path / "m.json"
@@ -134,7 +137,7 @@ def test_damaged_yardsticks_are_named_before_the_work_is_begun(quick_measures, t
     assert f"error: {tmp_path / 'floors.json'} is damaged" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
+@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe is another error there")
 def test_a_reader_who_has_seen_enough_gets_no_error():
     command = subprocess.Popen(
         [sys.executable, "-m", "cvae_support", "info"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -216,7 +219,7 @@ def test_info_lists_what_ships(capsys):
         (["sample", "nothing.json", "--class=3", f"--out={__file__}"], "--out must name a .png or .jpg file, got"),
         (["export", f"--out={__file__}"], f"{__file__} cannot be written: "),
         (["info", str(Path(__file__).parent)], "is a folder: name a .json file in it, such as"),
-        (["evaluate", "adaln-w0.25-kl0.01-muon", f"--out={Path(__file__).parent}"], "must name a .json file, got"),
+        (["evaluate", "adaln-w0.25-kl0.01-muon", f"--out={Path(__file__).parent}"], "must name a .json file, and"),
         (["evaluate", "adaln-w0.25-kl0.01-muon", "--out=measures"], "--out must name a .json file, got measures"),
         (["train", "--images=-5"], "--images must be 0 (all) or more, got -5"),
         (["train", "--images=100000"], "--images must be 60000 at most, as there are, got 100000"),

@@ -143,6 +143,13 @@ def test_any_image_side_that_is_a_multiple_of_four(side):
     assert mu.shape == (2, 1, side // 4, side // 4)
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_image_may_ask_for_a_gradient():
+    x = torch.rand(1, 1, 28, 28, requires_grad=True)
+    VAE(Config("unconditional", width=0.125)).encode(x)[0].sum().backward()
+    assert x.grad.any()
+
+
 def test_sampling_is_decided_by_the_generator():
     model = VAE(Config("adaln", width=0.125)).eval()
     y = torch.arange(10)

@@ -79,6 +79,11 @@ def test_no_number_is_shown_as_code_writes_it(site):
         assert not re.search(r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\d ± \d", text)
 
 
+def test_no_cell_prints_a_warning(site):
+    for page in site.glob("posts/*/*.html"):
+        assert not re.search(r"\w*Warning: .*", page.read_text(encoding="utf-8")), page
+
+
 def test_the_post_is_neither_a_leaflet_nor_a_book(site, script):
     """Its running text, captions and exercises with it; folded solutions, code and tables do not count."""
     page = (site / f"{POST}.html").read_text(encoding="utf-8")
