@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import shutil
 
 import pytest
 
@@ -92,6 +93,14 @@ def test_a_seed_that_ships_is_measured_by_its_own_weights_and_no_other(small_stu
     assert load_record(study.final_checkpoint(two, small_study))["config"]["seed"] == 2
     monkeypatch.setenv("CVAE_CACHE", str(tmp_path / "empty"))
     assert study.final_checkpoint(one, small_study) == shipped and study.final_checkpoint(two, small_study) is None
+
+
+def test_a_run_in_the_folder_of_another_is_not_taken_for_it(small_study):
+    study.study(small_study)
+    one, two = (Config(**vars(study.ARMS["two"]) | {"seed": seed}) for seed in (1, 2))
+    shutil.rmtree(study.run_folder(two, small_study.checksum))
+    study.run_folder(one, small_study.checksum).rename(study.run_folder(two, small_study.checksum))
+    assert study.final_checkpoint(two, small_study) is None
 
 
 def test_measures_by_other_judges_are_made_again(small_study, monkeypatch):
