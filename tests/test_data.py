@@ -79,6 +79,16 @@ def test_sources_are_asked_in_order(small, tmp_path, monkeypatch):
     assert data_module.find_files()[1] == "cache"
 
 
+def test_a_named_folder_that_lacks_the_files_is_worth_a_word_and_a_cache_that_does_is_not(small, tmp_path, monkeypatch):
+    put(tmp_path / "no-debian", small)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert data_module.find_files()[1] == "Debian package"
+    monkeypatch.setenv("FASHION_MNIST_DIR", str(tmp_path / "empty"))
+    with pytest.warns(UserWarning, match="FASHION_MNIST_DIR: neither train-images-idx3-ubyte nor"):
+        assert data_module.find_files()[1] == "Debian package"
+
+
 def test_torchvision_is_the_last_resort(small, tmp_path, monkeypatch):
     def download(folder):
         put(folder / "raw", small)

@@ -126,6 +126,11 @@ def test_attention_can_run_in_a_fused_kernel():
 
 
 @pytest.mark.parametrize("width", [0.13, 0.3, 0.7, 1.1])
+def test_the_width_multiplies_the_channels(width):
+    assert Config(width=width).channels == tuple(int(channels * width) for channels in (32, 64, 128))
+
+
+@pytest.mark.parametrize("width", [0.13, 0.3, 0.7, 1.1])
 def test_any_width_leaves_four_channels_in_a_group(width):
     norms = [norm for norm in VAE(Config("adaln", width=width)).modules() if isinstance(norm, torch.nn.GroupNorm)]
     assert norms and all(norm.num_channels >= 4 * norm.num_groups and norm.num_groups <= 8 for norm in norms)
@@ -170,6 +175,7 @@ def test_sampling_is_decided_by_the_generator():
         (lambda m: m.embed(torch.tensor([0, 10])), r"y must lie in 0 \.\. 9, got 0 \.\. 10"),
         (lambda m: m.embed(torch.tensor([0.0])), "int64 or int32, got torch.float32"),
         (lambda m: m.decode(torch.randn(1, 49), m.embed(torch.tensor([0]))), "z must have shape"),
+        (lambda m: m.decode(torch.randn(1, 2, 7, 7), m.embed(torch.tensor([0]))), "z must have shape"),
         (lambda m: m.decode(torch.randn(1, 1, 7, 7)), "class embedding"),
         (
             lambda m: m.decode(torch.randn(1, 1, 7, 7), torch.tensor([3])),

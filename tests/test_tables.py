@@ -1,6 +1,6 @@
 """Tables of results: means, spreads, the best in bold, and dashes for what was not measured."""
 
-from cvae_support.tables import average, results_table
+from cvae_support.tables import COLUMNS, average, results_table
 
 
 def test_the_best_of_those_compared_is_bold_and_the_spread_is_of_the_seeds():
@@ -14,6 +14,11 @@ def test_the_best_of_those_compared_is_bold_and_the_spread_is_of_the_seeds():
     assert lines[2] == "| real |0.10|90.0|"  # not compared: never bold
     assert lines[3] == "| a |**3.00**\xa0±\xa01.41|**50.0**\xa0±\xa00.0|"  # lower is better here, higher there
     assert lines[4] == "| b |3.50\xa0±\xa00.25|–|"
+
+
+def test_shares_are_in_per_cent_and_nothing_else_is():
+    for heading, factor, _ in COLUMNS.values():
+        assert factor == (100 if heading.endswith(", %") else 1)
 
 
 def test_a_measure_with_no_better_side_has_no_best():
