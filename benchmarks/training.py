@@ -252,8 +252,6 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3, help="default %(default)s")
     options.add_argument("--write", action="store_true", help="put the numbers in results/speed.json and TRAINING.md")
     arguments = options.parse_args()
-    if arguments.width is not None and not 0.125 <= arguments.width <= 64:
-        options.error("--width must lie in 0.125 .. 64")
     if arguments.rounds < 1 or arguments.steps is not None and arguments.steps < 1:
         options.error("--rounds and --steps must be 1 or more")
     device = best_device()
@@ -261,7 +259,11 @@ def main() -> None:
         options.error(
             "--write is for a CPU that computes bf16; other numbers are kept by hand, in results/speed_*.json"
         )
-    config = Config("spatial", width=arguments.width or (0.25 if device == "cpu" else 1.0))
+    usual = 0.25 if device == "cpu" else 1.0
+    try:
+        config = Config("spatial", width=usual if arguments.width is None else arguments.width)
+    except ValueError as error:
+        options.error(str(error))
     steps = arguments.steps or (40 if device == "cpu" else 200)  # an epoch has 234
 
     loops = loops_of(device)

@@ -169,7 +169,8 @@ def run_sample(arguments: argparse.Namespace) -> None:
 
     if not 1 <= arguments.count <= 1000:
         raise ValueError(f"--count must lie in 1 .. 1000, got {arguments.count}")
-    if arguments.out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+    kind = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}.get(arguments.out.suffix.lower())
+    if kind is None:
         raise ValueError(f"--out must name a .png or .jpg file, got {arguments.out}")
     if not 0 <= arguments.seed < 2**32:
         raise ValueError(f"--seed must lie in 0 .. 2^32 - 1, got {arguments.seed}")
@@ -181,7 +182,7 @@ def run_sample(arguments: argparse.Namespace) -> None:
     images = model.sample(y, torch.Generator().manual_seed(arguments.seed))
     strip = mosaic(images.transpose(0, 1))  # side by side
     picture = io.BytesIO()
-    as_picture(strip).save(picture, "PNG" if arguments.out.suffix.lower() == ".png" else "JPEG")
+    as_picture(strip).save(picture, kind)
     with writing(arguments.out):
         write_atomically(arguments.out, picture.getvalue())
     what = "no class: the model is unconditional" if label is None else record["classes"][label]

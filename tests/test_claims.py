@@ -8,6 +8,7 @@ the main post), then the words, in quotes. They must stand there to the letter.
 import math
 import re
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -593,6 +594,13 @@ def test_the_judges_features_hardly_see_a_mirror(data):
     ]
     assert pixels[1] < pixels[0] - 0.2
     assert frechet_distance(known, mirrored) < frechet_distance(known, other) + 0.2
+
+
+def test_neighbourhoods_reach_to_the_fifth_neighbour():
+    """few_epochs sec-samples: 'closer to them than their fifth nearest test image', 'that sample's fifth nearest'"""
+    assert signature(precision_recall_density_coverage).parameters["k"].default == 5
+    page = (ROOT / "posts/class_conditional_vae/class_conditional_vae.qmd").read_text(encoding="utf-8")
+    assert "its radius the distance to its fifth real neighbour" in page
 
 
 def test_convolutions_alone_reach_every_pixel(ends):

@@ -159,12 +159,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--recipe", choices=RECIPES, default="muon", help="default %(default)s")
     parser.add_argument("--ship", action="store_true", help="train nothing: ship the best of what is there")
     options = parser.parse_args(arguments)
-    if not 0.125 <= options.width <= 64:
-        parser.error("--width must lie in 0.125 .. 64")
+    try:
+        models = wanted(options.width, options.recipe)
+    except ValueError as error:
+        parser.error(str(error))
     data = load_fashion_mnist()
     if options.width >= 1 and not options.ship and not torch.cuda.is_available():
         print("No GPU: at this width a run takes hours, by the plain recipe a day. Ctrl-C costs the epoch it is in.")
-    for config in wanted(options.width, options.recipe):
+    for config in models:
         configs = [replace(config, seed=seed) for seed in SEEDS]
         finals = [run_folder(one, data.checksum) / "final.json" for one in configs]
         if not options.ship:
