@@ -208,6 +208,7 @@ def test_info_lists_what_ships(capsys):
         (["sample", "nothing", "--class=3", "--count=0"], "--count must lie in 1 .. 1000, got 0"),
         (["sample", "nothing", "--class=3", f"--count={10**30}"], "--count must lie in 1 .. 1000"),
         (["sample", "nothing", "--class=3", "--out=s.doc"], "--out must name a .png or .jpg file, got s.doc"),
+        (["sample", "nothing", "--class=3", "--out=s.psd"], "--out must name a .png or .jpg file, got s.psd"),
         (["sample", "nothing", "--class=3", f"--seed={10**30}"], "--seed must lie in 0 .. 2^32 - 1"),
         (["sample", "adaln-w0.25-kl0.01-muon"], "--class is needed: one of T-shirt/top, Trouser"),
         (["train", "--resume", "--folder=nowhere"], "leave out --resume, or give the options (or the --folder)"),
