@@ -80,6 +80,8 @@ class Config:
             raise ValueError(f'class_dim and zero_init belong to the model "adaln", not to "{self.model}"')
         if self.model in ("unconditional", "mlp", "label-channel") and not self.encoder_sees_y:
             raise ValueError(f'"{self.model}" has no blind encoder: encoder_sees_y must be True')
+        if self.model == "mlp" and self.width != 1:
+            raise ValueError(f'"mlp" has no channels to multiply: width must be 1, got {self.width}')
         if not 0.125 <= self.width <= 64:  # four channels in the narrowest layer, 8192 in the widest
             raise ValueError(f"width must lie in 0.125 .. 64, got {self.width}")
 

@@ -85,14 +85,14 @@ def test_each_side_owns_its_embedding_and_the_encoder_can_be_blind(kind):
 
 @pytest.mark.parametrize("kind", ["spatial", "added", "adaln", "mlp", "label-channel"])
 def test_decode_takes_an_embedding_so_that_classes_can_be_blended(kind):
-    model = VAE(Config(kind, width=0.25))
+    model = VAE(Config(kind))
     half = model.embed(torch.tensor([3, 4])).mean(dim=0, keepdim=True)
     assert model.decode(torch.randn(1, 1, 7, 7), half).shape == (1, 1, 28, 28)
 
 
 @pytest.mark.parametrize("kind", ["added", "mlp", "label-channel"])
 def test_what_is_compared_sees_y_on_both_sides_and_keeps_the_shapes(kind):
-    model = VAE(Config(kind, width=0.25)).eval()
+    model = VAE(Config(kind)).eval()
     x, one, other = torch.rand(2, 1, 28, 28), torch.tensor([0, 0]), torch.tensor([1, 1])
     recon, mu, log_var, z = model(x, one)
     assert recon.shape == x.shape and mu.shape == log_var.shape == z.shape == (2, 1, 7, 7)
@@ -173,6 +173,7 @@ def test_sampling_is_decided_by_the_generator():
         (lambda m: m.encode(255 * torch.ones(1, 1, 28, 28), torch.tensor([0])), r"in \[0, 1\], got 255 .. 255"),
         (lambda m: m(torch.rand(2, 1, 28, 28), torch.tensor([0, 1]), torch.randn(1, 1, 7, 7)), "eps must have shape"),
         (lambda m: m.embed(torch.tensor([0, 10])), r"y must lie in 0 \.\. 9, got 0 \.\. 10"),
+        (lambda m: m.sample(3), r"y must be a \(B,\) tensor"),
         (lambda m: m.embed(torch.tensor([0.0])), "int64 or int32, got torch.float32"),
         (lambda m: m.decode(torch.randn(1, 49), m.embed(torch.tensor([0]))), "z must have shape"),
         (lambda m: m.decode(torch.randn(1, 2, 7, 7), m.embed(torch.tensor([0]))), "z must have shape"),
@@ -190,7 +191,7 @@ def test_bad_input_is_named(call, message):
 
 @pytest.mark.parametrize("kind", ["spatial", "added", "adaln", "mlp", "label-channel"])
 def test_one_label_is_not_taken_for_all_images_of_a_batch(kind):
-    model = VAE(Config(kind, width=0.125))
+    model = VAE(Config(kind))
     with pytest.raises(ValueError, match="images and labels must be as many, got 3 and 1"):
         model(torch.rand(3, 1, 28, 28), torch.tensor([0]))
     with pytest.raises(ValueError, match="z and class embeddings must be as many, got 3 and 1"):
@@ -247,6 +248,7 @@ def test_a_pass_is_one_graph_for_the_compiler(kind):
         (dict(model="adaln", class_dim=-1), "class_dim must lie in 0 .. 8192, got -1"),
         (dict(model="adaln", class_dim=10**30), "class_dim must lie in 0 .. 8192"),
         (dict(model="mlp", encoder_sees_y=False), "no blind encoder"),
+        (dict(model="mlp", width=0.25), "no channels to multiply: width must be 1, got 0.25"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused(changes, message):
