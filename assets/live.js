@@ -1,7 +1,7 @@
 // The decoders of the page, live in the reader's browser: class, blend of classes, latent, and what the judge reads.
 //
 // One module and a worker, no framework and none of Quarto's own cells: so it works on Quarto's page and on the one that is
-// built without it, and nothing is loaded (0.6 MB of models, 14 MB of onnxruntime-web, all from this site) nor built
+// built without it, and nothing is loaded (0.9 MB of models, 14 MB of onnxruntime-web, all from this site) nor built
 // before the reader presses the button. Until then, and whenever something fails, a picture drawn beforehand stands here.
 // Everything shown is a function of one small state, which also stands in the page's address.
 

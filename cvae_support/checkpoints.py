@@ -10,7 +10,6 @@ import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from cvae_support import __version__
 from cvae_support.config import Config
 from cvae_support.files import write_atomically
 from cvae_support.models import VAE
@@ -38,11 +38,7 @@ class CheckpointError(RuntimeError):
 
 def versions() -> dict[str, str]:
     """Of this package and of torch, for the record."""
-    try:
-        own = version("cvae_support")
-    except PackageNotFoundError:  # used from a checkout that was not installed
-        own = "not installed"
-    return {"cvae_support": own, "torch": torch.__version__}
+    return {"cvae_support": __version__, "torch": torch.__version__}
 
 
 def save_checkpoint(

@@ -32,7 +32,7 @@ from cvae_support.models import VAE, seeded
 
 SAMPLES = 10_000  # as many of every class; never fewer for a number that is reported: the bias grows
 TRAIN = 10_000  # training images, as many of every class, for class Gaussians, and as "real" samples
-QUERIES = 1_000  # of the samples, to look for their nearest training image
+QUERIES = 1_000  # of the samples, and of the test images, to look for their nearest training image
 SWAPPED = 2_500  # test images decoded as another class
 SHARED_Z = 128  # z decoded as every class, for the style
 
@@ -252,6 +252,8 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def short(value: Any) -> Any:
     """Six significant digits are more than any measure has."""
+    if isinstance(value, dict):
+        return {name: short(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [short(part) for part in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value
@@ -318,8 +320,7 @@ def evaluate(
             drawn = decode(model, noise(model, len(labels), seed), labels)
             row["prior_frechet_distance"] = frechet_distance(real.features, features(judge, drawn))
         rows.append(row)
-    found = over_seeds(rows) | found
-    return {name: short(value) for name, value in (dict.fromkeys(MEASURES) | found).items()}
+    return short(dict.fromkeys(MEASURES) | over_seeds(rows) | found)
 
 
 def reconstructions(model: VAE, data: Dataset, judge: AnyJudge, second: AnyJudge) -> dict[str, Any]:
@@ -327,7 +328,7 @@ def reconstructions(model: VAE, data: Dataset, judge: AnyJudge, second: AnyJudge
     index = real_side(data, judge, second).train_index
     labels = data.train_labels[index]
     images = decode(model, encode(model, data.train_images[index], labels).z, labels)
-    return {name: short(value) for name, value in generation(images, labels, data, judge, second).items()}
+    return short(generation(images, labels, data, judge, second))
 
 
 def floors(data: Dataset, judge: AnyJudge, second: AnyJudge) -> dict[str, Any]:
@@ -345,10 +346,7 @@ def floors(data: Dataset, judge: AnyJudge, second: AnyJudge) -> dict[str, Any]:
         "noise": torch.rand(train[index].shape, generator=torch.Generator().manual_seed(0)),
         "class_means": means[labels],
     }
-    rows = {
-        name: {key: short(value) for key, value in generation(images, labels, data, judge, second).items()}
-        for name, images in sets.items()
-    }
+    rows = {name: generation(images, labels, data, judge, second) for name, images in sets.items()}
     centred = train.flatten(1) - train.flatten(1).mean(0)
     _, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
     off = test.flatten(1) - train.flatten(1).mean(0)
@@ -358,4 +356,4 @@ def floors(data: Dataset, judge: AnyJudge, second: AnyJudge) -> dict[str, Any]:
         "class_means": float((test - means[data.test_labels]).square().mean()),
         "pca_49": float(left.square().mean()),
     }
-    return rows | {"mse": {name: short(value) for name, value in mse.items()}}
+    return short(rows | {"mse": mse})

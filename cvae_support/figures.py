@@ -66,8 +66,11 @@ def show(figure: go.Figure, alt: str) -> Shown:
     return Shown(figure, alt)
 
 
-def finish(figure: go.Figure, height: int, aspect: float | None = None) -> go.Figure:
-    """The look all figures share. aspect (height / width of the plot area) lets the page keep pixels square."""
+def finish(figure: go.Figure, height: int, aspect: float | None = None, legend_y: float = -0.3) -> go.Figure:
+    """The look all figures share; a legend stands below, at legend_y.
+
+    aspect (height / width of the plot area) lets the page keep pixels square.
+    """
     for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
         if axis.title.text:
             axis.title.standoff = 6  # pixels: close to the numbers it belongs to
@@ -78,7 +81,7 @@ def finish(figure: go.Figure, height: int, aspect: float | None = None) -> go.Fi
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font=dict(size=13),
-        legend=dict(orientation="h", yanchor="bottom", y=1.02, x=0),
+        legend=dict(orientation="h", yanchor="top", y=legend_y, x=0),
         meta={"aspect": aspect},
     )
     return figure
@@ -155,8 +158,7 @@ def training_curves(histories: dict[str, list[dict[str, float]]], kl_weights: di
             )  # fmt: skip
     figure.update_xaxes(title="epoch")
     figure.update_yaxes(tickformat=".4f", automargin=True)
-    figure = finish(figure, height=360)
-    return figure.update_layout(legend=dict(y=-0.3, yanchor="top"))
+    return finish(figure, height=360)
 
 
 def recipe_curves(runs: dict[str, list[list[float]]], minutes: dict[str, float]) -> go.Figure:
@@ -180,8 +182,7 @@ def recipe_curves(runs: dict[str, list[list[float]]], minutes: dict[str, float])
     figure.update_xaxes(title="epochs", col=1)
     figure.update_xaxes(title="minutes", col=2)
     figure.update_yaxes(tickformat=".3f", automargin=True)
-    figure = finish(figure, height=360)
-    return figure.update_layout(legend=dict(y=-0.3, yanchor="top"))
+    return finish(figure, height=360)
 
 
 def class_scatter(maps: dict[str, Tensor], labels: Tensor, classes: Sequence[str]) -> go.Figure:
@@ -206,8 +207,7 @@ def class_scatter(maps: dict[str, Tensor], labels: Tensor, classes: Sequence[str
     figure.update_yaxes(showticklabels=False, showgrid=False, zeroline=False)
     for column in range(1, len(maps) + 1):
         figure.update_yaxes(scaleanchor=f"x{column if column > 1 else ''}", col=column)
-    figure = finish(figure, height=480)
-    return figure.update_layout(legend=dict(y=-0.05, yanchor="top", itemsizing="constant"))
+    return finish(figure, height=480, legend_y=-0.05).update_layout(legend=dict(itemsizing="constant"))
 
 
 def rate_distortion(
@@ -255,8 +255,7 @@ def rate_distortion(
     if closer:
         figure.update_xaxes(range=[left, right], col=2)
         figure.update_yaxes(range=[low, high], automargin=True, col=2)
-    figure = finish(figure, height=460)
-    return figure.update_layout(legend=dict(y=-0.22, yanchor="top"))
+    return finish(figure, height=460, legend_y=-0.22)
 
 
 def dot_panels(panels: dict[str, dict[str, list[float]]], chance: float | None = None) -> go.Figure:
@@ -304,8 +303,7 @@ def blend_curves(paths: dict[str, dict[str, Tensor]], shares: Tensor) -> go.Figu
     figure.update_xaxes(tickformat=".0%", nticks=3, title="share")
     figure.update_yaxes(range=[-0.03, 1.03], automargin=True)
     figure.update_yaxes(title="probability", col=1)
-    figure = finish(figure, height=340)
-    return figure.update_layout(legend=dict(y=-0.3, yanchor="top"), margin=dict(t=50))  # titles of two lines
+    return finish(figure, height=340).update_layout(margin=dict(t=50))  # titles of two lines
 
 
 def show_source(*objects: Any, open: bool = False) -> Any:

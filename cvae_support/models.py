@@ -238,7 +238,7 @@ class VAE(nn.Module):
     def sample(self, y: Tensor | int, generator: torch.Generator | None = None) -> Tensor:
         """Images of the classes y (B,), z from N(0, I): (B, 1, S, S). An unconditional model takes a count."""
         cond = self.embed(torch.as_tensor(y)) if self.conditional else None
-        count = y if cond is None else len(cond)
+        count = y if isinstance(y, int) else len(y)
         # Drawn on the CPU, so that a seed gives the same z on every device.
         z = torch.randn(self.latent_shape(count), generator=generator).to(next(self.parameters()).device)
         return self.decode(z, cond)

@@ -51,10 +51,15 @@ OF_LATENTS = [
 ]  # fmt: skip
 
 
+def values(runs: Sequence[dict[str, Any]], key: str) -> list[float]:
+    """A measure of those of the runs that have it."""
+    return [run[key] for run in runs if run.get(key) is not None]
+
+
 def average(runs: Sequence[dict[str, Any]], key: str) -> str:
     """The mean of a measure over those of the runs that have it, as the tables print it."""
     _, factor, digits = COLUMNS[key]
-    return f"{factor * mean(run[key] for run in runs if run.get(key) is not None):.{digits}f}"
+    return f"{factor * mean(values(runs, key)):.{digits}f}"
 
 
 def results_table(rows: Mapping[str, Sequence[dict[str, Any]]], keys: Sequence[str], compared: Collection[str]) -> str:
@@ -64,18 +69,15 @@ def results_table(rows: Mapping[str, Sequence[dict[str, Any]]], keys: Sequence[s
     not measured is a dash.
     """
 
-    def values(name: str, key: str) -> list[float]:
-        return [run[key] for run in rows[name] if run.get(key) is not None]
-
     def best(key: str) -> str | None:
         _, better = MEASURES[key]
-        means = {name: mean(values(name, key)) for name in compared if values(name, key)}
+        means = {name: mean(found) for name in compared if (found := values(rows[name], key))}
         if better is None or not means:
             return None
         return (max if better == "higher" else min)(means, key=means.get)
 
     def cell(name: str, key: str) -> str:
-        found = values(name, key)
+        found = values(rows[name], key)
         if not found:
             return "–"
         _, factor, digits = COLUMNS[key]

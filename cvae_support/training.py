@@ -239,9 +239,9 @@ def train(config: Config, data: Dataset, folder: Path | str, resume: bool = Fals
                     f"{last} cannot be resumed, its tensors are not those of a run: {error}"
                 ) from error
             history, before = record["history"], record.get("made_on", here)
-            if len(history) == config.epochs:
+            if len(history) == config.epochs or before.endswith(here):
                 here = before
-            elif not before.endswith(here):
+            else:
                 if fabric.is_global_zero:
                     print(f"Begun on {before}, continued on {here}: from here on it rounds differently.")
                 here = f"{before}; from epoch {len(history) + 1} on {here}"

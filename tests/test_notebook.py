@@ -313,8 +313,7 @@ def test_links(text):
     assert "the front page and [the paper](https://example.org/paper)." in text
 
 
-def test_variables_and_includes(text):
-    assert "knows metadata." in text
+def test_includes(text):
     assert "comes from another file and knows Fashion-MNIST with 10 classes" in text
 
 
@@ -431,7 +430,7 @@ def test_pipes_in_tables(convert):
         ("![c](https://a.org/b.png)", "doc.qmd:6: the image https://a.org/b.png does not exist among the files"),
         ("::: {.panel-tabset}\n## A\n\ntext\n:::", "doc.qmd:6: panel-tabset is not supported"),
         ("{{< video https://example.org >}}", "the shortcode video has no meaning"),
-        ("{{< var lost.key >}}", "var lost.key"),
+        ("{{< var lost.key >}}", "the shortcode var has no meaning"),
         ("{{< include _lost.qmd >}}", "_lost.qmd, does not exist"),
         ("{{< include >}}", "doc.qmd:6: include names no file"),
         ("{{< >}}", "has no meaning"),
@@ -509,12 +508,16 @@ def test_check_finds_a_stale_notebook(convert, tmp_path, capsys):
 def test_page_without_quarto(tmp_path, monkeypatch, capsys):
     """The sample as a page: complete, quiet on the network, and executed only once."""
     shutil.copytree(FIXTURES, tmp_path / "posts" / "sample")
-    for name in ("_quarto.yml", "_variables.yml"):
-        shutil.move(tmp_path / "posts" / "sample" / name, tmp_path / name)
+    shutil.move(tmp_path / "posts" / "sample" / "_quarto.yml", tmp_path / "_quarto.yml")
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets" / "figures.js").write_text("// draws\n")
     monkeypatch.setattr(build_page, "ROOT", tmp_path)
     monkeypatch.setattr(build_page, "SITE", tmp_path / "_site")
+    second = tmp_path / "posts" / "second" / "second.qmd"
+    second.parent.mkdir()
+    second.write_text(
+        '---\ntitle: Second\n---\n\nHere.\n\n::: {.content-visible when-format="ipynb"}\nNotebook only.\n:::\n'
+    )
     assert build_page.main() == 0
     assert "made without Quarto" in capsys.readouterr().out
     page = (tmp_path / "_site" / "posts" / "sample" / "sample.html").read_text(encoding="utf-8")
@@ -536,5 +539,15 @@ def test_page_without_quarto(tmp_path, monkeypatch, capsys):
     assert "Get the tutorial" not in page and ">In&nbsp;[" not in page
     assert 'href="posts/sample/sample.html"' in (tmp_path / "_site" / "index.html").read_text(encoding="utf-8")
 
+    for suffix in (".html", ".ipynb"):
+        text = (tmp_path / "_site" / "posts" / "second" / "second").with_suffix(suffix).read_text(encoding="utf-8")
+        assert "Here." in text and ("Notebook only." in text) == (suffix == ".ipynb")
+
     assert build_page.main() == 0
     assert "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("quotation", ["> **`x`** is code", "> **bold** words", "> - a list", ">"])
+def test_a_quotation_that_is_no_callout_stays_one(quotation):
+    (html,) = build_page.to_html([quotation])[0].values()
+    assert html.startswith("<blockquote>")

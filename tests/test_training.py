@@ -513,6 +513,22 @@ def test_a_run_continued_in_another_arithmetic_says_so(few, config, tmp_path, mo
         assert load_record(tmp_path / "final.json")["made_on"] == f"{begun}; from epoch 2 on another machine"
 
 
+def test_a_run_remembers_where_it_began_however_often_it_is_continued(few, config, tmp_path, monkeypatch):
+    run_epoch = training.train_epoch
+    for machine, stops_in in (("one machine", 2), ("another", 3), ("another", None)):
+
+        def stopped(config, data, epoch, *rest, stops_in=stops_in):
+            if epoch == stops_in:
+                raise KeyboardInterrupt
+            return run_epoch(config, data, epoch, *rest)
+
+        monkeypatch.setattr(training, "made_on", lambda _, machine=machine: machine)
+        monkeypatch.setattr(training, "train_epoch", stopped)
+        with pytest.raises(KeyboardInterrupt) if stops_in else nullcontext():
+            train(config(epochs=3), few, tmp_path, resume=stops_in != 2)
+    assert load_record(tmp_path / "final.json")["made_on"] == "one machine; from epoch 2 on another"
+
+
 def test_only_long_runs_on_one_gpu_are_compiled(data):
     """The 100 epochs of plain, not the 20 of muon."""
     for recipe, device, world_size, wanted in (

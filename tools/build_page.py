@@ -34,7 +34,7 @@ from fetch_runtime import bring_runtime
 from finish_pages import guarded, lighter, without_idle_parts
 from make_notebook import make_notebook
 from qmd.pictures import embedded
-from qmd.source import filled_in, load_yaml, read_post
+from qmd.source import load_yaml, read_post
 from qmd.trees import NotebookError, node, pandoc, rewrite
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,11 +125,11 @@ def for_the_page(blocks: list[dict]) -> list[dict]:
     def div(classes: list[str], content: list[dict]) -> dict:
         return node("Div", [["", classes, []], content])
 
-    def first_word(block: dict) -> str:
-        """The first word of a paragraph that starts in bold."""
+    def bold_start(block: dict) -> str:
+        """The words in bold that a paragraph starts with."""
         if block["t"] != "Para" or block["c"][0]["t"] != "Strong":
             return ""
-        return block["c"][0]["c"][0].get("c", "")
+        return " ".join(item["c"] for item in block["c"][0]["c"] if item["t"] == "Str")
 
     def change(item: dict) -> list[dict] | None:
         kind = item["t"]
@@ -138,11 +138,11 @@ def for_the_page(blocks: list[dict]) -> list[dict]:
             return [node("RawBlock", ["html", highlighted(code, classes[0] if classes else "")])]
         if kind == "Table":
             return [div(["table-box"], [{"t": "Table", "c": rewrite(item["c"], change)}])]
-        if kind == "BlockQuote":
-            name = first_word(item["c"][0]).rstrip(":")
+        if kind == "BlockQuote" and item["c"]:
+            name = bold_start(item["c"][0]).partition(" ")[0].rstrip(":")
             if name in CALLOUTS:
                 return [div(["callout", f"callout-{name.lower()}"], rewrite(item["c"], change))]
-        if kind == "Para" and first_word(item) in ("Figure", "Table") and re.search(r"\d\.$", bold_text(item)):
+        if re.match(r"(Figure|Table) .*\d\.$", bold_start(item)):
             return [div(["figure-caption"], [node("Para", rewrite(item["c"], change))])]
         if kind == "Math" and item["c"][0]["t"] == "DisplayMath":
             formula = item["c"][1]
@@ -156,10 +156,6 @@ def for_the_page(blocks: list[dict]) -> list[dict]:
         return None
 
     return rewrite(blocks, change)
-
-
-def bold_text(block: dict) -> str:
-    return " ".join(item.get("c", "") for item in block["c"][0]["c"] if item["t"] == "Str")
 
 
 def to_html(texts: list[str]) -> tuple[dict[str, str], str]:
@@ -200,10 +196,9 @@ class PageExporter(HTMLExporter):
 # ------------------------------------------------------------------------------------------------------------- pages
 
 
-def site_facts(qmd: Path | None = None) -> dict[str, Any]:
+def site_facts() -> dict[str, Any]:
     """What all pages share."""
     settings = load_yaml(ROOT / "_quarto.yml")
-    settings = filled_in(read_post(qmd), settings) if qmd else settings
     website = settings.get("website") or {}
     repository = website.get("repo-url") or ""
     return {
@@ -223,15 +218,10 @@ def colab_address(repository: str, notebook: Path) -> str:
     return f"https://colab.research.google.com/github/{match[1]}/blob/main/{notebook.as_posix()}" if match else ""
 
 
-def build_post(notebook_path: Path) -> dict[str, str]:
-    """Write the page of a notebook; returns what the landing page says about it."""
+def build_post(qmd: Path) -> dict[str, str]:
+    """Write the page of a post, and its notebook beside it; returns what the landing page says about it."""
     start = time.perf_counter()
-    qmd = notebook_path.with_suffix(".qmd")
-    # From the source if there is one, so that the page never lags behind it.
-    text = make_notebook(qmd) if qmd.is_file() else notebook_path.read_text(encoding="utf-8")
-    # The page can show raw HTML, the notebook beside it cannot.
-    has_html = qmd.is_file() and "{=html}" in qmd.read_text(encoding="utf-8")
-    notebook, ran = executed(make_notebook(qmd, raw_html=True) if has_html else text, notebook_path.parent)
+    notebook, ran = executed(make_notebook(qmd, raw_html=True), qmd.parent)
     texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
         if "text/markdown" in output.get("data", {}):
@@ -242,11 +232,11 @@ def build_post(notebook_path: Path) -> dict[str, str]:
     rendered[title_cell] = ""
 
     notes = notebook.metadata.get("cvae", {})
-    place = notebook_path.relative_to(ROOT)
-    facts = site_facts(qmd if qmd.is_file() else None)
+    place = qmd.relative_to(ROOT).with_suffix(".ipynb")
+    facts = site_facts()
     page = facts | {
         "root": "../" * (len(place.parts) - 1),
-        "title": notes.get("title", notebook_path.stem),
+        "title": notes["title"],
         "subtitle": notes.get("subtitle", ""),
         "description": notes.get("description", ""),
         "lang": notes.get("lang", facts["lang"]),
@@ -255,7 +245,7 @@ def build_post(notebook_path: Path) -> dict[str, str]:
         "scripts": SCRIPTS,
         "modules": MODULES,
         "sheets": SHEETS,
-        "notebook": notebook_path.name,
+        "notebook": place.name,
         "colab": colab_address(facts["repository"], place),
     }
     body, _ = PageExporter(rendered).from_notebook_node(notebook, resources={"page": page})
@@ -266,20 +256,20 @@ def build_post(notebook_path: Path) -> dict[str, str]:
     target = SITE / place.with_suffix(".html")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(guarded(re.sub(r"\n{3,}", "\n\n", body)), encoding="utf-8", newline="\n")
-    (target.parent / notebook_path.name).write_text(text, encoding="utf-8")
+    (target.parent / place.name).write_text(make_notebook(qmd), encoding="utf-8")
     seconds = time.perf_counter() - start
     print(f"{target.relative_to(ROOT)}: {'executed and ' if ran else ''}laid out in {seconds:.0f} s")
     address = html.escape(place.with_suffix(".html").as_posix())
-    image = str(read_post(qmd).meta.get("image", "")) if qmd.is_file() else ""
+    image = str(read_post(qmd).meta.get("image", ""))
     return {
         "address": address, "date": notes.get("date", ""),
         "image": image and posixpath.normpath(posixpath.join(place.parent.as_posix(), image)),
     } | {key: page[key] for key in ("title", "subtitle", "by_line")}  # fmt: skip
 
 
-def build_landing(posts: list[dict[str, str]], qmd: Path | None) -> None:
+def build_landing(posts: list[dict[str, str]]) -> None:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATE))
-    text = environment.get_template("landing.html.j2").render(page=site_facts(qmd) | {"posts": posts})
+    text = environment.get_template("landing.html.j2").render(page=site_facts() | {"posts": posts})
     (SITE / "index.html").write_text(guarded(text), encoding="utf-8")
 
 
@@ -293,18 +283,15 @@ def copy_assets() -> None:
 
 
 def main() -> int:
-    sources = {p.with_suffix(".ipynb") for p in (ROOT / "posts").glob("*/*.qmd") if not p.name.startswith("_")}
-    notebooks = sorted(sources | set((ROOT / "posts").glob("*/*.ipynb")))
-    if not notebooks:
-        print("no posts/*/*.ipynb found; make them with python tools/make_notebook.py", file=sys.stderr)
+    sources = sorted(p for p in (ROOT / "posts").glob("*/*.qmd") if not p.name.startswith("_"))
+    if not sources:
+        print("no posts/*/*.qmd found", file=sys.stderr)
         return 1
     SITE.mkdir(exist_ok=True)
     try:
         copy_assets()
         bring_runtime(SITE)
-        posts = sorted((build_post(path) for path in notebooks), key=lambda post: post["date"])
-        first = notebooks[0].with_suffix(".qmd")
-        build_landing(posts, first if first.is_file() else None)
+        build_landing(sorted(map(build_post, sources), key=lambda post: post["date"]))
     except (PageError, NotebookError) as error:
         print(error, file=sys.stderr)
         return 1

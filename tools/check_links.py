@@ -2,7 +2,8 @@
 
     python tools/check_links.py
 
-Links inside the site are the tests' business. A server that refuses machines (401, 403, 429) is reported and passes.
+Links inside the site are the tests' business. A server that refuses machines (401, 403, 405, 429) is
+reported and passes.
 """
 
 import http.client

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from cvae_support.checkpoints import load_model
 from cvae_support.data import Dataset, load_fashion_mnist
-from cvae_support.latents import class_grid, first_per_class, reconstruct
+from cvae_support.latents import as_picture, class_grid, first_per_class, mosaic, reconstruct
 from cvae_support.study import CONDITIONING, RESULTS_FOLDER
 from cvae_support.trained import local_run
-from overview_sprite import save_grid
 
 PICTURES = RESULTS_FOLDER / "kl_weight.png"
 ARMS = ("spatial, weight 0.0005", "spatial, weight 0.002", "spatial", "spatial, weight 0.05")
@@ -32,7 +31,7 @@ def draw(data: Dataset) -> Tensor:
 
 
 def main() -> None:
-    save_grid(draw(load_fashion_mnist()), PICTURES)
+    as_picture(mosaic(draw(load_fashion_mnist()))).save(PICTURES, optimize=True)
     print(f"{PICTURES.name}: {PICTURES.stat().st_size / 1024:.0f} KiB")
 
 

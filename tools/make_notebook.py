@@ -5,7 +5,7 @@
 Pandoc reads the prose and writes it again as plain Markdown; the modules of tools/qmd only decide what becomes of each
 thing Pandoc found. The steps, each a module there (source, parts and numbers, references, markdown, cells):
 
- 1. read      includes, variables and front matter are resolved; each code cell is set aside for a placeholder
+ 1. read      includes and front matter are resolved; each code cell is set aside for a placeholder
  2. number    site-only parts go; figures, tables, equations and headings get their numbers; divs are flattened
  3. refer     @fig-x becomes "Figure 3"; Pandoc's citeproc does the citations and the list of references
  4. clean     footnotes, spans, links and images become what a notebook can show on its own

@@ -9,8 +9,6 @@ count on COLUMNS.
 
 from pathlib import Path
 
-from torch import Tensor
-
 from cvae_support.checkpoints import SHIPPED_FOLDER, load_model
 from cvae_support.latents import as_picture, class_grid, mosaic
 from cvae_support.models import VAE
@@ -22,14 +20,9 @@ COLUMNS = 24  # samples of each class
 SEED = 7
 
 
-def save_grid(images: Tensor, path: Path) -> None:
-    """Write images (rows, columns, S, S) in [0, 1] as one greyscale picture, edge to edge."""
-    as_picture(mosaic(images)).save(path, optimize=True)
-
-
 def draw_sprite(model: VAE, path: Path = SPRITE) -> None:
     """Write COLUMNS samples of every class, z from N(0, I), as one picture with the classes in rows."""
-    save_grid(class_grid(model, COLUMNS, SEED), path)
+    as_picture(mosaic(class_grid(model, COLUMNS, SEED))).save(path, optimize=True)
 
 
 def main() -> None:

@@ -1,9 +1,8 @@
-"""Step 1: the source is read, its includes and variables resolved, and each code cell set aside for a placeholder."""
+"""Step 1: the source is read, its includes resolved, and each code cell set aside for a placeholder."""
 
 import json
 import re
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ class Post:
 
     path: Path
     meta: dict[str, Any]  # _quarto.yml, _metadata.yml and the front matter, the nearest wins
-    variables: dict[str, Any]
     lines: list[str] = field(default_factory=list)  # the body, includes inlined
     places: list[str] = field(default_factory=list)  # "file.qmd:12" of each line
     cells: list[CodeCell] = field(default_factory=list)
@@ -97,11 +95,10 @@ def split_front_matter(text: str, name: str) -> tuple[dict[str, Any], str, int]:
 
 
 def read_post(qmd: Path) -> Post:
-    """The source with its includes inlined, its variables filled in and its code cells found."""
+    """The source with its includes inlined."""
     root = project_root(qmd)
     front, body, skipped = split_front_matter(qmd.read_text(encoding="utf-8"), qmd.name)
-    post = Post(qmd, merged_meta(qmd, front, root), load_yaml(root / "_variables.yml"))
-    post.meta = filled_in(post, post.meta)
+    post = Post(qmd, merged_meta(qmd, front, root))
     if refused := {"csl", "nocite"} & post.meta.keys():  # they change the list of references
         raise NotebookError(f"{qmd.name}: {', '.join(sorted(refused))} in the metadata is not supported: take it out")
     inline(post, body, qmd, skipped, root)
@@ -109,17 +106,13 @@ def read_post(qmd: Path) -> Post:
 
 
 def inline(post: Post, text: str, file: Path, skipped: int, root: Path, depth: int = 0) -> None:
-    """Add a file's lines to the post, with its shortcodes resolved."""
+    """Add a file's lines to the post, with its includes inlined."""
     if depth > 10:
         raise NotebookError(f"{file.name}: includes go in a circle")
     literal = {number for fence in fences(text) for number in range(*fence.map)}
     for number, line in enumerate(text.split("\n")):
         place = f"{file.name}:{number + skipped + 1}"
-        if number in literal:
-            post.lines.append(line)
-            post.places.append(place)
-            continue
-        shortcode = SHORTCODE.fullmatch(line.strip())
+        shortcode = None if number in literal else SHORTCODE.fullmatch(line.strip())
         command, _, argument = shortcode[1].partition(" ") if shortcode else ("", "", "")
         if command == "include":
             if not (name := argument.strip().strip("\"'")):
@@ -129,30 +122,8 @@ def inline(post: Post, text: str, file: Path, skipped: int, root: Path, depth: i
                 raise NotebookError(f"{place}: the file to include, {name}, does not exist")
             inline(post, included.read_text(encoding="utf-8").rstrip("\n"), included, 0, root, depth + 1)
             continue
-        post.lines.append(SHORTCODE.sub(partial(value_of, post, place=place), line))
+        post.lines.append(line)
         post.places.append(place)
-
-
-def filled_in(post: Post, value: Any) -> Any:
-    """Metadata with the shortcodes in its texts replaced by what they stand for."""
-    if isinstance(value, dict):
-        return {key: filled_in(post, item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [filled_in(post, item) for item in value]
-    return SHORTCODE.sub(lambda m: value_of(post, m, "metadata"), value) if isinstance(value, str) else value
-
-
-def value_of(post: Post, shortcode: re.Match, place: str) -> str:
-    """The text for {{< var a.b >}} and {{< meta a.b >}}. Others stay: they may stand in a part for the site only."""
-    name, _, argument = shortcode[1].partition(" ")
-    if name not in ("var", "meta"):
-        return shortcode[0]
-    value: Any = post.variables if name == "var" else post.meta
-    for key in argument.strip().split("."):
-        if not isinstance(value, dict) or key not in value:
-            raise NotebookError(f"{place}: nothing is known as {{{{< {shortcode[1]} >}}}}")
-        value = value[key]
-    return str(value)
 
 
 def set_cells_aside(post: Post) -> str:
