@@ -23,11 +23,15 @@
     return Math.round((width - rowNames(layout, width) - (leaning ? LAST_NAME : 0)) * aspect + (leaning ? 110 : 60));
   };
 
+  const textColour = () => getComputedStyle(document.body).color;
+
   // Text and lines in the page's own colours; grid lines faint.
   const themed = (layout, width) => {
-    const colour = getComputedStyle(document.body).color;
+    const colour = textColour();
     const faint = document.body.classList.contains("quarto-dark") ? "rgba(255,255,255,0.18)" : "rgba(0,0,0,0.12)";
-    const result = { ...layout, width, height: height(layout, width) };
+    // A finger that starts on a figure scrolls the page: Plotly would keep it, and zoom.
+    const dragmode = window.matchMedia("(pointer: coarse)").matches ? false : "zoom";
+    const result = { ...layout, width, height: height(layout, width), dragmode };
     result.font = { ...layout.font, color: colour, size: width < 500 ? 11 : 13 };
     for (const key of Object.keys(layout).filter((name) => /^[xy]axis\d*$/.test(name))) {
       result[key] = { ...layout[key], gridcolor: faint, zerolinecolor: faint, color: colour };
@@ -117,13 +121,14 @@
     div.drawn = true;
     const { traces, shapes } = drawnAsShapes(data, layout, width);
     window.Plotly.react(div.plot, traces, { ...themed(layout, width), shapes }, config).then(tidy);
+    div.plot.style.minHeight = ""; // its height is its own now, and less where the page becomes narrower
     if (!div.answers) div.plot.on("plotly_restyle", hideWithTraces(div));
     div.answers = true;
   };
 
   const start = () => {
     const figures = [...document.querySelectorAll("div.cvae-figure")];
-    if (!figures.length || !window.Plotly) return;
+    if (!window.Plotly) return;
     const seen = new IntersectionObserver(
       (entries) => {
         for (const entry of entries.filter((e) => e.isIntersecting)) {
@@ -147,8 +152,16 @@
       seen.observe(div);
       resized.observe(div);
     }
-    const redraw = () => figures.filter((div) => div.drawn).forEach(draw);
-    new MutationObserver(redraw).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+    // Only a change of colour is a reason to draw all anew, and to undo what the reader zoomed: the class changes too when
+    // the search or a dialog opens, and a theme's sheet may arrive after the theme's name.
+    let drawnIn = textColour();
+    const recolour = () => {
+      if (textColour() === drawnIn) return;
+      drawnIn = textColour();
+      figures.filter((div) => div.drawn).forEach(draw);
+    };
+    new MutationObserver(recolour).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+    document.addEventListener("load", recolour, true);
 
     // The others follow when the browser has nothing else to do: what is first drawn for printing comes too late.
     const idle = window.requestIdleCallback || ((task) => setTimeout(task, 200));
@@ -162,6 +175,5 @@
     window.addEventListener("beforeprint", () => figures.filter((div) => !div.drawn).forEach(draw));
   };
 
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
-  else start();
+  start();
 })();

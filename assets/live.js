@@ -13,7 +13,7 @@ const FIRST = { model: "adaln", from: 7, to: 9, share: 0, seed: 0 };
 const make = (tag, properties = {}, ...children) => {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
-    if (name.includes("-") || name === "role" || name === "for") element.setAttribute(name, value);
+    if (name.includes("-") || name === "role") element.setAttribute(name, value);
     else element[name] = value;
   }
   element.append(...children);
@@ -164,7 +164,7 @@ const explore = (root, facts, worker, state) => {
   const mixed = make("output", { htmlFor: "live-share" });
   const what = make("fieldset", { className: "live-what" }, make("legend", { textContent: "What: the class" }),
     make("div", { className: "live-blend" }, from,
-      make("label", { for: "live-share", className: "live-share" }, make("span", { textContent: "Blend " }, mixed), share), to));
+      make("label", { htmlFor: "live-share", className: "live-share" }, make("span", { textContent: "Blend " }, mixed), share), to));
 
   // ---- how: z
   const map = make("canvas", { width: 280, height: 280, role: "img" });
@@ -261,7 +261,7 @@ const explore = (root, facts, worker, state) => {
     show();
     ask("picture", ...jobs);
     clearTimeout(written); // browsers allow only so many addresses in a while
-    written = setTimeout(() => history.replaceState(null, "", `?${toQuery(state)}#${root.dataset.anchor}`), 250);
+    written = setTimeout(() => history.replaceState(null, "", `?${toQuery(state)}#${root.id}`), 250);
   };
   const changeZ = (changes) => change(changes, "adaln", "spatial");
   const announce = (text) => {
@@ -314,7 +314,7 @@ const explore = (root, facts, worker, state) => {
     announce("Ten other garments are there to pick from.");
   });
   copy.addEventListener("click", async () => {
-    history.replaceState(null, "", `?${toQuery(state)}#${root.dataset.anchor}`);
+    history.replaceState(null, "", `?${toQuery(state)}#${root.id}`);
     try {
       await navigator.clipboard.writeText(location.href); // plain http has no clipboard, and a reader may refuse it
       announce("The link is copied.");
@@ -342,7 +342,6 @@ const shared = () => {
 
 const start = (root) => {
   const still = root.querySelector(".live-still"), note = root.querySelector(".live-note");
-  root.dataset.anchor = root.closest("section[id], [id]")?.id ?? "";
   const button = make("button", { type: "button", textContent: "Run the decoder here" });
   const text = make("span", { role: "status" });
   const bar = make("progress", { hidden: true, max: 1, value: 0, "aria-label": "Download" });
@@ -350,6 +349,11 @@ const start = (root) => {
     ? "Somebody shared a picture with you: it is drawn when you press the button (15 MB, from this site)."
     : "Loads 15 MB from this site, once; nothing you do leaves your machine.";
   note.replaceChildren(button, bar, text);
+
+  // The button that had the focus is disabled or gone; a reader who is elsewhere by now stays there.
+  const takeFocus = (element) => {
+    if (document.activeElement === document.body) element.focus({ preventScroll: true });
+  };
 
   let attempts = 0;
   const run = async () => {
@@ -365,6 +369,8 @@ const start = (root) => {
       bar.hidden = true;
       button.disabled = false;
       button.textContent = "Try again";
+      takeFocus(button);
+      text.ariaLive = "polite";
       const why = navigator.onLine || !message.includes("could not be loaded") ? message : `${message}, as you are offline`;
       text.textContent = `The decoder cannot run here: ${why}. The picture above was drawn beforehand by the same models.`;
     };
@@ -384,6 +390,7 @@ const start = (root) => {
         if (data.progress) {
           const { loaded, total } = data.progress;
           bar.value = loaded / total;
+          text.ariaLive = loaded < total ? "off" : "polite"; // two hundred numbers are not to be read out
           text.textContent = loaded < total
             ? `${(loaded / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB` : "Starting…";
         }
@@ -392,7 +399,7 @@ const start = (root) => {
           shown = ours.panel;
           still.remove();
           note.replaceWith(shown);
-          shown.querySelector("select").focus({ preventScroll: true });
+          takeFocus(shown.querySelector("select"));
         }
       });
       worker.postMessage({ start: facts, again });

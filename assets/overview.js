@@ -50,7 +50,5 @@
     show();
   };
 
-  const startAll = () => document.querySelectorAll(".overview").forEach(start);
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", startAll);
-  else startAll();
+  document.querySelectorAll(".overview").forEach(start);
 })();

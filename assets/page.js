@@ -3,7 +3,7 @@ document.addEventListener("DOMContentLoaded", () => {
   "use strict";
   // What scrolls inside its own box can be reached, and then scrolled, with the keyboard.
   const boxes = document.querySelectorAll(
-    "pre, math[display=block], .table-responsive, .cell-output, figure.quarto-float-tbl > div, .table-box, .display, .output"
+    "pre, math[display=block], .cell-output, figure.quarto-float-tbl > div, .table-box, .display, .output"
   );
   const sized = new ResizeObserver((entries) => {
     for (const { target } of entries) {
@@ -33,8 +33,9 @@ document.addEventListener("DOMContentLoaded", () => {
   window.addEventListener("load", () => {
     const bar = document.querySelector("#quarto-header.fixed-top"), target = document.querySelector(":target");
     if (!bar || !target) return;
-    target.scrollIntoView({ behavior: "instant" });
-    window.scrollBy({ top: -bar.offsetHeight - 10, behavior: "instant" });
+    const { top } = target.getBoundingClientRect();
+    if (Math.abs(top) > bar.offsetHeight) return; // the reader has gone on while the page was loading
+    window.scrollBy({ top: top - bar.offsetHeight - 10, behavior: "instant" });
   });
 
   // Where there is no room for the contents beside the text, they fold out below the title (theme.scss shows which).
@@ -57,16 +58,18 @@ document.addEventListener("DOMContentLoaded", () => {
   name(".aa-Autocomplete", "Search");
   name(".aa-DetachedSearchButton", "Search");
 
-  // On paper: light colours, and nothing folded. Afterwards everything is as it was.
+  // On paper: light colours, and nothing folded. Afterwards everything is as it was, so the theme's button is not
+  // pressed, which would be remembered as the reader's choice: toggleColorMode is what either builder's button calls.
   let folded = [], dark = false;
+  const darken = (on) => typeof toggleColorMode === "function" && toggleColorMode(on);
   window.addEventListener("beforeprint", () => {
     folded = [...document.querySelectorAll("main details:not([open])")];
     folded.forEach((fold) => { fold.open = true; });
     dark = document.body.classList.contains("quarto-dark");
-    if (dark) window.quartoToggleColorScheme?.();
+    if (dark) darken(false);
   });
   window.addEventListener("afterprint", () => {
     folded.forEach((fold) => { fold.open = false; });
-    if (dark) window.quartoToggleColorScheme?.();
+    if (dark) darken(true);
   });
 });

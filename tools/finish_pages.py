@@ -40,8 +40,11 @@ REPLACED = {
     r'(<button class="navbar-toggler"[^>]*?) role="menu"': r"\1",
     r'<button class="btn-close"': '<button aria-label="Close" class="btn-close"',
     "aria-labelelledby": "aria-labelledby",
-    # A callout that folds is a button; page.js lets the keyboard press it.
+    # A callout that folds is a button, named by its title; page.js lets the keyboard press it.
     r'(<div class="callout-header[^>]*data-bs-toggle="collapse"[^>]*)>': r'\1 role="button" tabindex="0">',
+    ' aria-label="Toggle callout"': "",
+    # Where a browser refuses storage, Quarto's theme goes as in a file, which has none; else it stays half dark.
+    r"(const isFileUrl = \(\) => \{)": r"\1 try { window.localStorage; } catch { return true; }",
     # A second banner, and a list item without its list.
     r'<header (id="title-block-header".*?)</header>': r'<section aria-label="Title" \1</section>',
     r'(quarto-appendix-citeas") role="listitem"': r"\1",

@@ -21,8 +21,8 @@ def visit(browser):
     """Open a page: visit(address, width, theme). Fails at the end if the console was not clean."""
     complaints, contexts = [], []
 
-    def opened(url, width=1300, theme="light"):
-        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme))
+    def opened(url, width=1300, theme="light", **options):
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, **options))
         page = contexts[-1].new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -243,6 +243,36 @@ def test_a_click_in_the_legend_hides_a_class(address, visit):
     assert figure.locator(".shapelayer path").count() == before - 1
 
 
+def test_a_finger_on_a_figure_scrolls_the_page(address, visit):
+    page = visit(f"{address}/{POST}", width=360, has_touch=True, is_mobile=True)
+    box, before = look_at(page, MAP).bounding_box(), page.evaluate("scrollY")
+    session = page.context.new_cdp_session(page)
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    moves = [("touchStart", y), *(("touchMove", y - 10 * step) for step in range(1, 11)), ("touchEnd", None)]
+    for kind, y in moves:
+        points = [] if y is None else [{"x": x, "y": y}]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        page.wait_for_timeout(20)
+    page.wait_for_timeout(300)
+    assert page.evaluate("scrollY") > before + 50
+
+
+def test_a_figure_leaves_no_room_on_a_page_made_narrower_and_the_search_leaves_it_alone(quarto_site, serve, visit):
+    with serve(quarto_site) as address:
+        page = visit(f"{address}/{POST}")
+        figure = look_at(page, GRID)
+        page.set_viewport_size({"width": 420, "height": 900})
+        page.wait_for_timeout(1500)
+        room = "e => e.offsetHeight - e.querySelector('svg.main-svg').getBoundingClientRect().height"
+        assert abs(figure.evaluate(room)) < 2
+        page.evaluate("""() => { const react = Plotly.react; window.redrawn = 0;
+          Plotly.react = (...given) => { window.redrawn += 1; return react(...given); }; }""")
+        page.keyboard.press("/")
+        page.locator(".aa-DetachedContainer").wait_for()
+        page.wait_for_timeout(300)
+        assert page.evaluate("window.redrawn") == 0
+
+
 def test_code_unfolds_with_the_keyboard(address, visit):
     page = visit(f"{address}/{POST}")
     fold = page.locator("main details:visible").first
@@ -320,9 +350,12 @@ def test_on_paper_there_is_everything_but_navigation(address, visit):
     page.wait_for_timeout(1500)
     assert page.locator(".cvae-figure svg.main-svg:first-child").count() >= page.locator(".cvae-figure").count() > 0
     assert page.locator("main details:not([open])").count() == 0
+    solutions = page.locator(".callout-collapse")
+    assert solutions.locator("visible=true").count() == solutions.count()
     assert page.locator("#quarto-header, #quarto-sidebar, .bar, .toc").count() >= 2
     assert page.locator("#quarto-header, #quarto-sidebar, .bar, .toc").locator("visible=true").count() == 0
     assert "quarto-light" in page.locator("body").get_attribute("class")
     page.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert page.locator("main details:not([open])").count() > 10
     assert "quarto-dark" in page.locator("body").get_attribute("class")
+    assert page.evaluate("localStorage['cvae-theme'] ?? localStorage['quarto-color-scheme'] ?? null") is None

@@ -2,28 +2,29 @@
 (() => {
   "use strict";
   const system = window.matchMedia("(prefers-color-scheme: dark)");
-  const stored = () => { try { return localStorage.getItem("cvae-theme"); } catch { return null; } };
-  const isDark = () => (stored() ? stored() === "dark" : system.matches);
-  const apply = () => {
-    const dark = isDark();
+  let chosen = null; // "light" or "dark", in this tab, also where nothing can be stored
+  try { chosen = localStorage.getItem("cvae-theme"); } catch { /* private window */ }
+  const isDark = () => (chosen ? chosen === "dark" : system.matches);
+  const show = (dark) => {
     document.body.classList.toggle("quarto-dark", dark);
     document.body.classList.toggle("quarto-light", !dark);
     const button = document.getElementById("theme-toggle");
     if (button) button.textContent = dark ? "Light theme" : "Dark theme";
   };
+  const apply = () => show(isDark());
   apply();
   system.addEventListener("change", apply);
+  window.toggleColorMode = show; // the name it has on Quarto's pages, for assets/page.js
 
   document.addEventListener("DOMContentLoaded", () => {
     const theme = document.getElementById("theme-toggle");
     theme.hidden = false;
     apply();
-    const toggle = () => {
-      try { localStorage.setItem("cvae-theme", isDark() ? "light" : "dark"); } catch { /* private window */ }
+    theme.addEventListener("click", () => {
+      chosen = isDark() ? "light" : "dark";
+      try { localStorage.setItem("cvae-theme", chosen); } catch { /* private window */ }
       apply();
-    };
-    theme.addEventListener("click", toggle);
-    window.quartoToggleColorScheme = toggle; // the name it has on Quarto's pages, for assets/page.js
+    });
 
     const folds = [...document.querySelectorAll("details.code, .output details")];
     const all = document.getElementById("code-toggle");
