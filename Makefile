@@ -43,7 +43,7 @@ lint: $(INSTALLED)  ## check style, types, spelling and the workflows
 	@$(RUN) -m mypy
 	@$(RUN) -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(RUN) -m check_jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
-	@$(RUN) -m codespell_lib $$(git ls-files '*.md' '*.qmd' '*.py' '*.yml' '*.toml' '*.bib' '*.svg' '*.js' '*.j2')
+	@$(RUN) -m codespell_lib $$(git ls-files '*.md' '*.qmd' '*.py' '*.yml' '*.toml' '*.bib' '*.svg' '*.js' '*.j2' '*.css' '*.scss' '*.html')
 
 notebook: $(INSTALLED)  ## make the .ipynb of every post from its .qmd
 	@$(RUN) tools/make_notebook.py

@@ -3,24 +3,29 @@
 import io
 import itertools
 import json
+import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch.nn.functional import pad
 
 from cvae_support import evaluate
-from cvae_support.__main__ import WORDS, config_fields, main, shipped_names
-from cvae_support.checkpoints import save_checkpoint
+from cvae_support.__main__ import EXAMPLES, WORDS, config_fields, find_weights, main, parser, shipped_names
+from cvae_support.checkpoints import load_model, save_checkpoint
 from cvae_support.data import CLASSES
 from cvae_support.evaluate import MEASURES
 from cvae_support.judge import JUDGES
 from cvae_support.models import VAE
 from cvae_support.training import train
 
+ROOT = Path(__file__).parents[1]
 QUICK = ["--width=0.125", "--epochs=1", "--batch-size=32", "--images=96"]
 
 
@@ -61,6 +66,28 @@ def test_train_then_info_then_sample(tmp_path, capsys):
 
     assert main(["train", "--model=adaln", "--no-encoder-sees-y", *QUICK, f"--folder={tmp_path}"]) == 1
     assert "--resume" in capsys.readouterr().err
+
+
+def test_a_sample_is_of_the_class_and_the_seed_that_are_asked_for(tmp_path):
+    """Side by side in the picture, as the model draws them."""
+    model, _ = load_model(find_weights("adaln-w0.25-kl0.01-muon"))
+    for name, label, seed in (("Sandal", 5, 0), ("Sandal", 5, 1), ("8", 8, 1)):
+        flags = [f"--class={name}", "--count=3", f"--seed={seed}", f"--out={tmp_path / 's.png'}"]
+        assert main(["sample", "adaln-w0.25-kl0.01-muon", *flags]) == 0
+        wanted = model.sample(torch.full((3,), label), torch.Generator().manual_seed(seed))
+        drawn = torch.from_numpy(np.array(Image.open(tmp_path / "s.png"))).view(28, 3, 28).transpose(0, 1) / 255
+        assert (drawn - wanted.squeeze(1)).abs().max() < 0.51 / 255
+
+
+def test_every_command_that_the_help_and_the_documents_show_can_be_given():
+    documents = [ROOT / "README.md", ROOT / "TRAINING.md", *ROOT.glob("posts/*/*.qmd")]
+    text = "\n".join([*EXAMPLES, *(path.read_text(encoding="utf-8") for path in documents)])
+    shown = re.findall(r"(?:-m cvae_support|cvae_support/__main__\.py) (\w[^#`\n]*)", text)
+    assert len(shown) > 20
+    for command in shown:
+        given = parser().parse_args(shlex.split(command))
+        if not str(getattr(given, "weights", None) or "x.json").endswith(".json"):
+            assert given.weights in shipped_names(), command
 
 
 def test_another_data_set_sets_size_and_classes(digits, tmp_path, capsys):

@@ -147,15 +147,6 @@ def test_a_damaged_file_is_never_used(small, tmp_path, damage, name):
     assert data_module.find_files()[1] == "cache"  # and the cache is whole again
 
 
-def test_an_error_page_in_place_of_a_gzip(small, tmp_path, monkeypatch):
-    put(tmp_path / "mine", small, zipped=True)
-    (tmp_path / "mine" / "train-labels-idx1-ubyte.gz").write_text("<html>502 Bad Gateway</html>")
-    monkeypatch.setenv("FASHION_MNIST_DIR", str(tmp_path / "mine"))
-    said = "train-labels-idx1-ubyte.gz cannot be read"  # the file that is there
-    with pytest.warns(UserWarning, match="FASHION_MNIST_DIR"), pytest.raises(DataError, match=said):
-        load_fashion_mnist()
-
-
 def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(small, tmp_path, monkeypatch):
     put(tmp_path / "no-debian", small)
     (tmp_path / "file").write_text("in the way")

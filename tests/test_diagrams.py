@@ -60,7 +60,7 @@ def texts(path: Path, dark: bool = False):
             yield text, span.text, inner
 
 
-@each
+@pytest.mark.parametrize("path", sorted(ASSETS.rglob("*.svg")), ids=lambda p: p.stem)
 def test_names_itself_and_needs_nothing_else(path):
     source = path.read_text(encoding="utf-8")
     root = ElementTree.fromstring(source)

@@ -91,9 +91,9 @@ def test_the_lock_holds_every_pin_with_hashes_and_leaves_torch_alone():
 
 
 def test_quarto_is_the_same_everywhere():
-    named = [re.findall(r"1\.7\.\d+", path.read_text()) for path in WORKFLOWS]
-    named += [re.findall(r"quarto-1\.7\.\d+|v1\.7\.\d+", read(".devcontainer/Dockerfile"))]
-    assert {version[-6:] for versions in named for version in versions} == {"1.7.34"}
+    named = [re.findall(r'(?: version|quarto): "(\d+\.\d+\.\d+)"', path.read_text()) for path in WORKFLOWS]
+    named += [re.findall(r"(?:/v|quarto-)(\d+\.\d+\.\d+)", read(".devcontainer/Dockerfile"))]
+    assert sum(named, []) == ["1.7.34"] * 4  # once in each of two workflows, twice in the address of its package
     assert "Quarto 1.7.34" in read("README.md")
 
 

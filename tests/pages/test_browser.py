@@ -1,6 +1,7 @@
 """The built site in a browser: what it weighs, who can use it, and in which colours it comes."""
 
 import gzip
+import time
 
 import pytest
 
@@ -27,7 +28,6 @@ def visit(browser):
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(url)
-        page.wait_for_timeout(300)
         return page
 
     yield opened
@@ -38,11 +38,12 @@ def visit(browser):
 
 def read_through(page):
     """Page down to the end, as a reader does; every figure is drawn on the way."""
-    y = 0
-    while y < page.evaluate("document.documentElement.scrollHeight"):  # which grows on the way
-        page.evaluate(f"window.scrollTo(0, {y})")
-        page.wait_for_timeout(40)
-        y += 900
+    page.evaluate("""async () => {
+      for (let y = 0; y < document.documentElement.scrollHeight; y += 900) {  // which grows on the way
+        window.scrollTo(0, y);
+        await new Promise(requestAnimationFrame);
+      }
+    }""")
     last = page.locator(".cvae-figure").count() - 1
     page.locator(".cvae-figure svg.main-svg:first-child").nth(last).wait_for(state="attached")
 
@@ -57,16 +58,18 @@ def look_at(page, selector):
 
 
 def test_the_post_is_light(address, browser):
-    """The numbers that hold a reader on a phone, measured after every figure is drawn."""
+    """The numbers that hold a reader on a phone, measured after every figure is drawn.
+
+    Script by the processor's own clock, and the paint at best: other work on this machine is not the page's.
+    """
     script, paint = [], []
-    while len(script) < 2 and not (script and script[0] < 2 and paint[0] < 1_000):
-        # A second time where the first is slow: other work on this machine is not the page's.
+    while len(paint) < 5 and not (paint and min(paint) < 1_000):
         context = browser.new_context(viewport={"width": 1300, "height": 900})
         page, asked, loaded = context.new_page(), [], []
         page.on("request", lambda request, asked=asked: asked.append(request.url))
         page.on("response", lambda response, loaded=loaded: loaded.append(response))
         session = context.new_cdp_session(page)
-        session.send("Performance.enable")
+        session.send("Performance.enable", {"timeDomain": "threadTicks"})
         page.goto(f"{address}/{POST}")
         read_through(page)
         measured = {m["name"]: m["value"] for m in session.send("Performance.getMetrics")["metrics"]}
@@ -96,27 +99,33 @@ def test_the_figures_need_no_server(site, browser):
 
 def test_no_page_runs_a_script_but_its_own(site, address, browser):
     """Its policy lets through what the other tests use, in a clean console; and nothing else."""
-    intruders = """() => {
-      const add = (tag, properties) => document.body.append(Object.assign(document.createElement(tag), properties));
+    intruders = """async () => {
+      const add = (tag, properties) => {
+        const element = Object.assign(document.createElement(tag), properties);
+        const over = new Promise((done) => { element.onload = element.onerror = done; });
+        document.body.append(element);
+        return over;
+      };
       window.intruded = false;
       add("script", { textContent: "window.intruded = true" });
-      add("script", { src: "data:text/javascript,window.intruded=true" });
       add("a", { href: "javascript:window.intruded=true", id: "intruder" });
       document.getElementById("intruder").click();
       document.body.setAttribute("onclick", "window.intruded = true");
       document.body.click();
-      add("script", { src: "https://example.org/a.js" });
-      return fetch("https://example.org/").then(() => "answered", () => "refused");
+      await Promise.all([
+        add("script", { src: "data:text/javascript,window.intruded=true" }),
+        add("script", { src: "https://example.org/a.js" }),
+      ]);
+      const answer = await fetch("https://example.org/").then(() => "answered", () => "refused");
+      await new Promise((done) => setTimeout(done, 50));  // by when the address has run, if it may
+      return [answer, window.intruded];
     }"""
     answer = {"body": "window.intruded = true", "headers": {"access-control-allow-origin": "*"}}
     for path in sorted(site.rglob("*.html")):
         page = browser.new_page()
         page.route("https://example.org/**", lambda route: route.fulfill(content_type="text/javascript", **answer))
         page.goto(f"{address}/class-conditional-vae/{path.relative_to(site).as_posix()}")
-        page.wait_for_timeout(300)
-        assert page.evaluate(intruders) == "refused", path.name
-        page.wait_for_timeout(200)
-        assert page.evaluate("window.intruded") is False, path.name
+        assert page.evaluate(intruders) == ["refused", False], path.name
         page.close()
 
 
@@ -158,7 +167,8 @@ CUT_OFF = """[...document.querySelectorAll("pre.sourceCode, .highlight pre")]
 
 # Colours depend on the theme and the layout on the width, and neither on the other.
 @pytest.mark.parametrize(
-    ("site", "theme", "width"), [("quarto", "light", 360), ("quarto", "dark", 1300), ("plain", "dark", 360)],
+    ("site", "theme", "width"),
+    [("quarto", "light", 360), ("quarto", "dark", 1300), ("plain", "dark", 360), ("plain", "light", 1300)],
     indirect=["site"],
 )  # fmt: skip
 def test_everyone_can_use_it(site, address, visit, theme, width):
@@ -172,7 +182,6 @@ def test_everyone_can_use_it(site, address, visit, theme, width):
         if name == POST:
             read_through(page)
             page.evaluate("window.scrollTo(0, 0)")
-            page.wait_for_timeout(300)
         options = {"runOnly": levels, "resultTypes": ["violations"]}  # twice as fast as with all it finds in order
         found = axe.Axe().run(page, options=options).response["violations"]
         assert [(name, v["id"], [n["target"] for n in v["nodes"]][:5]) for v in found] == []
@@ -237,10 +246,13 @@ def test_figures_answer_to_the_pointer(address, visit):
 def test_a_click_in_the_legend_hides_a_class(address, visit):
     page = visit(f"{address}/{POST}")
     figure = look_at(page, MAP)
-    before = figure.locator(".shapelayer path").count()
+    shown = figure.locator(".shapelayer path")
+    before = shown.count()
     figure.locator(".legendtoggle").nth(3).click()
-    page.wait_for_timeout(1000)  # a second click would mean something else
-    assert figure.locator(".shapelayer path").count() == before - 1
+    end = time.monotonic() + 10  # at once is too soon: a second click would mean something else
+    while shown.count() != before - 1:
+        assert time.monotonic() < end
+        page.wait_for_timeout(20)
 
 
 def test_a_finger_on_a_figure_scrolls_the_page(address, visit):
@@ -344,11 +356,15 @@ def test_a_solution_shows_when_asked_for_by_keyboard(address, visit):
 
 
 def test_on_paper_there_is_everything_but_navigation(address, visit):
-    page = visit(f"{address}/{POST}", theme="dark")
+    page = visit("about:blank", theme="dark")
+    # Never idle: else the figures would be drawn by the time they are printed, whether or not printing has it done.
+    page.add_init_script("window.requestIdleCallback = () => {}")
+    page.goto(f"{address}/{POST}")
+    drawn, figures = page.locator(".cvae-figure:has(svg.main-svg)"), page.locator(".cvae-figure").count()
+    assert drawn.count() < figures
     page.emulate_media(media="print")
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-    page.wait_for_timeout(1500)
-    assert page.locator(".cvae-figure svg.main-svg:first-child").count() >= page.locator(".cvae-figure").count() > 0
+    assert drawn.count() == figures
     assert page.locator("main details:not([open])").count() == 0
     solutions = page.locator(".callout-collapse")
     assert solutions.locator("visible=true").count() == solutions.count()
