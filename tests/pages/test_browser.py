@@ -366,6 +366,7 @@ def test_on_paper_there_is_everything_but_navigation(address, visit):
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert drawn.count() == figures
     assert page.locator("main details:not([open])").count() == 0
+    assert page.locator(".overview-sample").first.evaluate("e => getComputedStyle(e).printColorAdjust") == "exact"
     solutions = page.locator(".callout-collapse")
     assert solutions.locator("visible=true").count() == solutions.count()
     assert page.locator("#quarto-header, #quarto-sidebar, .bar, .toc").count() >= 2
