@@ -187,6 +187,8 @@ def test_everyone_can_use_it(site, address, visit, theme, width):
         assert [(name, v["id"], [n["target"] for n in v["nodes"]][:5]) for v in found] == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         assert page.evaluate(CUT_OFF) == 0, name
+        page.evaluate("document.documentElement.style.fontSize = '150%'")  # as a reader may have all letters
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
 
 
 def shade(page, selector):

@@ -45,8 +45,8 @@
       copy.className = "copy";
       copy.textContent = "Copy";
       copy.addEventListener("click", async () => {
-        await navigator.clipboard.writeText(block.querySelector("pre").textContent);
-        copy.textContent = "Copied";
+        const text = block.querySelector("pre").textContent;
+        copy.textContent = await navigator.clipboard.writeText(text).then(() => "Copied", () => "Not allowed");
         setTimeout(() => { copy.textContent = "Copy"; }, 1500);
       });
       block.append(copy);
