@@ -152,17 +152,17 @@ def vae_part(model, x, y):
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_the_recorded_test_loss_is_that_of_the_weights(path, data):
-    """Recomputed on 200 test images; the record is over all 10,000 with other noise, hence the tolerance."""
+    """Recomputed on 1,000 test images; the record is over all 10,000 with other noise, hence the tolerance."""
     model, record = load_model(path)
-    index = first_per_class(data.test_labels, 20)
+    index = first_per_class(data.test_labels, 100)
     images, labels = data.test_images[index].float() / 255, data.test_labels[index]
     torch.manual_seed(0)
     with torch.no_grad():
         parts = [vae_part(model, x, y) for x, y in zip(images.split(100), labels.split(100), strict=True)]
     recon_loss, kl = torch.stack(parts).mean(dim=0)
     last = record["history"][-1]
-    assert recon_loss.item() == pytest.approx(last["test_recon"], rel=0.1)
-    assert kl.item() == pytest.approx(last["test_kl"], rel=0.1)
+    assert recon_loss.item() == pytest.approx(last["test_recon"], rel=0.05)
+    assert kl.item() == pytest.approx(last["test_kl"], rel=0.05)
     assert last["test_recon"] < CLASS_MEAN / 2
 
 

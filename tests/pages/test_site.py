@@ -4,9 +4,11 @@ What only a browser can see is in test_browser.py.
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -280,6 +282,17 @@ def test_quarto_knows_every_option_of_every_cell():
     for path in [*ROOT.glob("posts/*.qmd"), *POSTS]:
         options = re.findall(r"(?m)^#\| ?([^:\n]*)", path.read_text(encoding="utf-8"))
         assert options and [name for name in options if name not in known] == [], path.name
+
+
+def test_words_are_spelled_right():
+    spelled = pytest.importorskip("codespell_lib", reason="codespell is not installed; see requirements.txt")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    kinds = (".qmd", ".md", ".py", ".yml", ".toml", ".bib", ".svg", ".js", ".j2", ".css", ".scss", ".html")
+    names = [name for name in listed if name.endswith(kinds) and (ROOT / name).is_file()]
+    environment = os.environ | {"PYTHONPATH": str(Path(spelled.__file__).parents[1])}
+    command = [sys.executable, "-m", "codespell_lib", *names]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not on PATH")
