@@ -165,11 +165,13 @@ def test_the_sprite_is_drawn_by_the_adaln_model_of_the_page(tmp_path):
 def test_the_figure_reaches_both_pages_and_not_the_notebook():
     """That it works in both pages, test_browser.py says."""
     import build_page
+    import make_notebook
 
     header = (ROOT / "posts" / "_metadata.yml").read_text(encoding="utf-8")
     for name in ("overview.js", "overview.css"):
         assert f"../../assets/{name}" in header
         assert f"assets/{name}" in (*build_page.SCRIPTS, *build_page.SHEETS)
     assert {".css", ".png"} <= set(build_page.COPIED)
+    assert 'class=\\"overview\\"' in make_notebook.make_notebook(POST, raw_html=True)
     assert 'class=\\"overview\\"' not in POST.with_suffix(".ipynb").read_text(encoding="utf-8")
     assert f"COLUMNS = {overview_sprite.COLUMNS};" in (ASSETS / "overview.js").read_text(encoding="utf-8")

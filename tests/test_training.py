@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, nullcontext
+from itertools import product
 from pathlib import Path
 from statistics import median, stdev
 from types import SimpleNamespace
@@ -39,7 +40,8 @@ def losses(history):
 
 
 @pytest.mark.parametrize(
-    ("model", "recipe"), [*((model, "plain") for model in MODELS), *(("adaln", recipe) for recipe in ("fast", "muon"))]
+    ("model", "recipe"),
+    [*((model, "plain") for model in MODELS), *product(("unconditional", "spatial", "adaln"), ("fast", "muon"))],
 )
 def test_every_model_learns_and_by_every_recipe(few, config, tmp_path, model, recipe):
     width = 1 if model == "mlp" else 0.125

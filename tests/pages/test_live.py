@@ -561,6 +561,7 @@ def test_everyone_can_use_it(visit, networks, theme, width):
     for control in page.locator(".live :is(button, select, label, input[type=range]):visible").all():
         box = control.bounding_box()
         assert min(box["width"], box["height"]) >= 24
+    assert page.evaluate("document.querySelector('.live').getAnimations({ subtree: true }).length") == 0
 
 
 def test_without_javascript_there_is_a_picture_and_a_word(visit, built):
