@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from cvae_support.checkpoints import SHIPPED_FOLDER, CheckpointError, load_model
-from cvae_support.config import MODELS, RECIPES, SCHEDULES, Config
+from cvae_support.config import MODELS, RECIPES, SCHEDULES, WAYS, Config
 from cvae_support.data import load_dataset, load_fashion_mnist
 from cvae_support.files import cache_folder, write_atomically
 from cvae_support.runs import run_folder
@@ -38,6 +38,7 @@ WORDS = {
     "recipe": "epochs, batches, optimizer and learning rate in one, where you leave them out: see TRAINING.md",
     "width": "factor of the channels: 1 is the model of the tutorial, 0.25 trains on a CPU",
     "encoder_sees_y": "whether the encoder is given the class, too",
+    "encoder": "how the class gets into the encoder, where that is not as it gets into the decoder",
     "kl_weight": "factor of the KL term in the loss",
     "ema_decay": "of the running average of the weights that is tested and kept; 0: none",
     "class_dim": "length of the class vector of adaln; 0: as many as its widest layer has channels",
@@ -248,10 +249,11 @@ def parser() -> argparse.ArgumentParser:
     data.set_defaults(run=run_data)
 
     train = command("train", "train a model")
-    choices = {"model": MODELS, "recipe": RECIPES, "schedule": SCHEDULES}
+    choices = {"model": MODELS, "encoder": WAYS, "recipe": RECIPES, "schedule": SCHEDULES}
     for field in config_fields():
         flag = f"--{field.name.replace('_', '-')}"
         words = f"{WORDS[field.name]} (default %(default)s)" if field.name in WORDS else "default %(default)s"
+        words = words.replace(" (default %(default)s)", "") if field.default == "" else words
         if field.type is bool:
             train.add_argument(flag, action=argparse.BooleanOptionalAction, default=field.default, help=words)
             continue

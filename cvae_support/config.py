@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
+WAYS = ("spatial", "added", "adaln")  # for a label to enter our own network
 MODELS = ("unconditional", "spatial", "added", "adaln", "mlp", "label-channel")
 SCHEDULES = ("constant", "one-cycle")
 # How a model is trained, unless a field says otherwise.
@@ -30,6 +31,7 @@ class Config:
     image_size: int = 28  # side of the images, a multiple of 4
     num_classes: int = 10
     encoder_sees_y: bool = True  # False: only the decoder is conditional
+    encoder: str = ""  # the way, one of WAYS, that y enters the encoder; "": as it enters the decoder
     kl_weight: float = 0.01  # factor of the KL term in the loss
     seed: int = 42
     recipe: str = "plain"  # one of RECIPES; "muon" trains with Muon, the others with Adam
@@ -78,8 +80,14 @@ class Config:
             raise ValueError(f"class_dim must lie in 0 .. 8192, got {self.class_dim}")
         if self.model != "adaln" and (self.class_dim or not self.zero_init):
             raise ValueError(f'class_dim and zero_init belong to the model "adaln", not to "{self.model}"')
-        if self.model in ("unconditional", "mlp", "label-channel") and not self.encoder_sees_y:
+        if self.model not in WAYS and not self.encoder_sees_y:
             raise ValueError(f'"{self.model}" has no blind encoder: encoder_sees_y must be True')
+        if self.encoder and (not {self.encoder, self.model} <= set(WAYS) or self.encoder == self.model):
+            raise ValueError(
+                f"encoder and model must be two of {', '.join(WAYS)}, got {self.encoder!r}, {self.model!r}"
+            )
+        if self.encoder and not self.encoder_sees_y:
+            raise ValueError(f'encoder must be "" where encoder_sees_y is False, got {self.encoder!r}')
         if self.model == "mlp" and self.width != 1:
             raise ValueError(f'"mlp" has no channels to multiply: width must be 1, got {self.width}')
         if not 0.125 <= self.width <= 64:  # four channels in the narrowest layer, 8192 in the widest

@@ -9,6 +9,7 @@ import base64
 import html
 import io
 import json
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -210,59 +211,91 @@ def class_scatter(maps: dict[str, Tensor], labels: Tensor, classes: Sequence[str
     return finish(figure, height=480, legend_y=-0.05).update_layout(legend=dict(itemsizing="constant"))
 
 
+def arm_scatter(panels: dict[str, dict[str, list[tuple[float, float]]]], hover: str) -> go.Figure:
+    """A panel for each title: for each arm one point (x, y) a seed, and the arm's name and hover's text on hovering.
+
+    Arms alike up to the first comma share a colour, a marker and a name in the legend; open markers are of longer runs,
+    with a dot in them where these are of full width. Raises ValueError for more than ten names.
+    """
+    figure = make_subplots(rows=1, cols=len(panels), subplot_titles=list(panels) if len(panels) > 1 else None)
+    families = list(dict.fromkeys(arm.split(",")[0] for runs in panels.values() for arm in runs))
+    check_marks(len(families), "kinds of arms", CLASS_COLOURS)
+    for column, runs in enumerate(panels.values(), start=1):
+        alike: dict[tuple[str, str], list[tuple[float, float, str]]] = {}
+        for arm, points in runs.items():
+            hollow = "-open-dot" if "full width" in arm else "-open" if "epochs" in arm else ""
+            name = arm.split(",")[0]
+            alike.setdefault((name, hollow), []).extend((*point, arm.removeprefix(name)) for point in points)
+        for (name, hollow), marks in alike.items():
+            if not marks:
+                continue
+            x, y, details = zip(*marks, strict=True)
+            number = families.index(name)
+            figure.add_scatter(
+                x=[round(value, 2) for value in x], y=[round(value, 2) for value in y],  # finer than a marker is
+                text=details, name=name, legendgroup=name, mode="markers", row=1, col=column,
+                showlegend=name not in [trace.name for trace in figure.data],
+                marker=dict(
+                    size=14 if hollow else 10, color=CLASS_COLOURS[number],  # room for a dot
+                    symbol=CLASS_MARKERS[number] + hollow, line=dict(width=2 if hollow else 0),
+                ),
+                hovertemplate=f"%{{fullData.name}}%{{text}}<br>{hover}<extra></extra>",
+            )  # fmt: skip
+    figure.update_xaxes(automargin=True)
+    figure.update_yaxes(automargin=True)
+    return figure
+
+
 def rate_distortion(
     runs: dict[str, list[tuple[float, float]]], closer: tuple[float, float, float, float] | None = None
 ) -> go.Figure:
     """Distortion against rate: for each arm one (rate, distortion) a seed, in nats and squared error of an image.
 
-    Arms alike up to the first comma share a colour, a marker and a name in the legend; open markers are of longer runs,
-    with a dot in them where these are of full width. closer, two rates and two distortions, adds a panel of what lies
-    between them. Raises ValueError for more than ten names.
+    closer, two rates and two distortions, adds a panel of what lies between them. Raises ValueError for more than ten
+    kinds of arms.
     """
-    titles = ["all", "a part, closer"] if closer else None
-    figure = make_subplots(rows=1, cols=2 if closer else 1, subplot_titles=titles)
-    left, right, low, high = closer or (0, 0, 0, 0)
-    alike: dict[tuple[str, str], list[tuple[float, float, str]]] = {}
-    for arm, points in runs.items():
-        hollow = "-open-dot" if "full width" in arm else "-open" if "epochs" in arm else ""
-        name = arm.split(",")[0]
-        alike.setdefault((name, hollow), []).extend((*point, arm.removeprefix(name)) for point in points)
-    families = list(dict.fromkeys(name for name, _ in alike))
-    check_marks(len(families), "kinds of arms", CLASS_COLOURS)
-    for (name, hollow), marks in alike.items():
-        number = families.index(name)
-        near = [mark for mark in marks if left < mark[0] < right and low < mark[1] < high]
-        for column, shown in enumerate([marks, near], start=1):
-            if shown:
-                rates, distortions, details = zip(*shown, strict=True)
-                figure.add_scatter(
-                    x=[round(rate, 2) for rate in rates],  # finer than a marker is
-                    y=[round(distortion, 2) for distortion in distortions],
-                    text=details, name=name, legendgroup=name, mode="markers", row=1, col=column,
-                    showlegend=name not in [trace.name for trace in figure.data],
-                    marker=dict(
-                        size=14 if hollow else 10, color=CLASS_COLOURS[number],  # room for a dot
-                        symbol=CLASS_MARKERS[number] + hollow, line=dict(width=2 if hollow else 0),
-                    ),
-                    hovertemplate="%{fullData.name}%{text}<br>%{x:.1f} nats, squared error %{y:.2f}<extra></extra>",
-                )  # fmt: skip
-    figure.update_xaxes(title="rate (nats an image)", automargin=True)
+    panels = {"all": runs}
+    if closer:
+        left, right, low, high = closer
+        panels["a part, closer"] = {
+            arm: [point for point in points if left < point[0] < right and low < point[1] < high]
+            for arm, points in runs.items()
+        }
+    figure = arm_scatter(panels, "%{x:.1f} nats, squared error %{y:.2f}")
+    figure.update_xaxes(title="rate (nats an image)")
     figure.update_xaxes(
         type="log", tickvals=[5, 10, 20, 50, 100], col=1,
         range=[0.69, 2.3],  # 5 to 200 nats, as powers of ten
     )  # fmt: skip
-    figure.update_yaxes(title="distortion", rangemode="tozero", automargin=True, col=1)
+    figure.update_yaxes(title="distortion", rangemode="tozero", col=1)
     if closer:
         figure.update_xaxes(range=[left, right], col=2)
-        figure.update_yaxes(range=[low, high], automargin=True, col=2)
+        figure.update_yaxes(range=[low, high], col=2)
     return finish(figure, height=460, legend_y=-0.22)
 
 
-def dot_panels(panels: dict[str, dict[str, list[float]]], chance: float | None = None) -> go.Figure:
+def probes_and_swaps(
+    panels: dict[str, dict[str, list[tuple[float, float]]]], notes: dict[str, tuple[float, float]]
+) -> go.Figure:
+    """How often a label swap succeeds against how often a probe reads the class: for each arm one (x, y) a seed, in %.
+
+    panels maps the name of a probe to its arms. notes are words for the first panel, and where they begin. A dotted
+    line is where a probe guesses. Raises ValueError for more than ten kinds of arms.
+    """
+    figure = arm_scatter(panels, "probe %{x:.0f} %, label swap %{y:.0f} %")
+    figure.add_vline(x=10, line=dict(dash="dot", width=1, color=CLASS_COLOURS[8]))
+    for words, (x, y) in notes.items():
+        figure.add_annotation(x=x, y=y, text=words, showarrow=False, xanchor="left", font=dict(size=11), row=1, col=1)
+    figure.update_xaxes(range=[0, 100], dtick=25, title="read off z, %")
+    figure.update_yaxes(range=[0, 100], dtick=25)
+    figure.update_yaxes(title="label swap succeeds, %", col=1)
+    return finish(figure, height=460, legend_y=-0.22)
+
+
+def dot_panels(panels: dict[str, dict[str, list[float]]]) -> go.Figure:
     """Side by side, a panel for each measure: a row for each arm, in it a dot for every seed.
 
-    panels maps the title of a measure to its arms, the same in each, and their values. chance draws a dotted line in
-    panels of shares, in %.
+    panels maps the title of a measure to its arms, the same in each, and their values.
     Raises ValueError for more than four panels.
     """
     check_marks(len(panels), "panels", LINE_COLOURS)
@@ -274,31 +307,37 @@ def dot_panels(panels: dict[str, dict[str, list[float]]], chance: float | None =
             marker=dict(size=9, color=LINE_COLOURS[column - 1], symbol=CLASS_MARKERS[column - 1]),
             hovertemplate=f"%{{y}}, {title}: %{{x:.4g}}<extra></extra>", row=1, col=column,
         )  # fmt: skip
-        if chance is not None:
-            figure.add_vline(x=chance, line=dict(dash="dot", width=1, color=CLASS_COLOURS[8]), row=1, col=column)
     figure.update_xaxes(rangemode="tozero", nticks=4, automargin="height")  # sideways too, Plotly may go in circles
-    if chance is not None:  # shares, in %
-        figure.update_xaxes(range=[0, 100], dtick=25)
     figure.update_yaxes(autorange="reversed", automargin=True, showgrid=True)
     return finish(figure, height=120 + 30 * len(next(iter(panels.values()))))
 
 
-def blend_curves(paths: dict[str, dict[str, Tensor]], shares: Tensor) -> go.Figure:
-    """How sure a judge is of the second class along the way from one class to another.
+def blend_curves(blends: dict[str, tuple[Tensor, Tensor]], shares: Tensor) -> go.Figure:
+    """How sure a judge is of the second class along the way from one class to another: a panel for each pair.
 
-    paths holds, for each pair of classes (a panel), a line (K,) of probabilities for each way of blending; shares (K,).
-    Raises ValueError for more than four ways.
+    blends holds, for each pair, two sets of probabilities (N, K) over the shares (K,): of blended embeddings, shown as
+    N thin lines and their mean, and of mixed pixels, of which only the mean is drawn.
     """
-    check_marks(max(map(len, paths.values())), "ways of blending", LINE_COLOURS)
-    figure = make_subplots(rows=1, cols=len(paths), subplot_titles=list(paths), shared_yaxes=True)
-    for column, ways in enumerate(paths.values(), start=1):
-        for line, (name, probabilities) in enumerate(ways.items()):
+    figure = make_subplots(rows=1, cols=len(blends), subplot_titles=list(blends), shared_yaxes=True)
+    for column, (sure, pixels) in enumerate(blends.values(), start=1):
+        every = torch.nn.functional.pad(sure, (0, 1), value=math.nan).flatten()  # one trace, with a gap after each
+        lines = [
+            ("single blends", [*shares.tolist(), None], every, dict(color=CLASS_COLOURS[8], width=0.7), "lines"),
+            ("mean", shares.tolist(), sure.mean(dim=0), dict(color=LINE_COLOURS[0], width=3), "lines+markers"),
+            (
+                "mean, mixed pixels",
+                shares.tolist(),
+                pixels.mean(dim=0),
+                dict(color=LINE_COLOURS[1], width=2, dash="dot"),
+                "lines",
+            ),
+        ]
+        for name, x, y, line, mode in lines:
             figure.add_scatter(
-                x=shares.numpy(), y=probabilities.mul(1000).round().div(1000).numpy(), name=name, legendgroup=name,
-                showlegend=column == 1, mode="lines+markers", row=1, col=column,
-                line=dict(color=LINE_COLOURS[line], dash=LINE_DASHES[line]),
-                marker=dict(size=6, symbol=CLASS_MARKERS[line]),
-                hovertemplate=f"{name}, share %{{x:.0%}}: %{{y:.2f}}<extra></extra>",
+                x=x * (len(y) // len(x)),
+                y=[None if math.isnan(value) else round(value, 3) for value in y.tolist()],
+                name=name, legendgroup=name, showlegend=column == 1, mode=mode, row=1, col=column, line=line,
+                marker=dict(size=6), hovertemplate=f"{name}, share %{{x:.0%}}: %{{y:.2f}}<extra></extra>",
             )  # fmt: skip
     figure.update_xaxes(tickformat=".0%", nticks=3, title="share")
     figure.update_yaxes(range=[-0.03, 1.03], automargin=True)

@@ -179,7 +179,7 @@ class VAE(nn.Module):
             self.encoder, self.decoder = (network(config) for network in PEERS[config.model])
             return
         # A blind encoder is that of an unconditional model.
-        self.encoder = Encoder(config, config.model if config.encoder_sees_y else "unconditional")
+        self.encoder = Encoder(config, (config.encoder or config.model) if config.encoder_sees_y else "unconditional")
         self.decoder = Decoder(config, config.model)
         if not config.zero_init:
             for layer in self.modules():

@@ -134,7 +134,7 @@ def test_every_field_is_in_the_fingerprint_and_named_when_it_differs(saved, conf
     other_values = dict(
         model="spatial", width=0.25, image_size=32, num_classes=9, encoder_sees_y=False, kl_weight=0.02, recipe="fast",
         epochs=3, batch_size=64, learning_rate=0.1, seed=1, schedule="one-cycle", ema_decay=0.9,
-        class_dim=4, zero_init=False,
+        class_dim=4, zero_init=False, encoder="added",
     )  # fmt: skip
     assert other_values.keys() == record["config"].keys()
     for name, value in other_values.items():

@@ -20,6 +20,7 @@ from cvae_support.figures import (
     class_scatter,
     dot_panels,
     image_grid,
+    probes_and_swaps,
     rate_distortion,
     recipe_curves,
     show,
@@ -148,25 +149,39 @@ def test_every_model_has_a_marker_of_its_own_in_the_rate_distortion_figure():
 
 def test_a_second_panel_shows_the_part_of_the_rate_distortion_figure_that_is_asked_for():
     figure = rate_distortion({"A": [(20.0, 9.0), (30.0, 9.0)], "B": [(25.0, 7.0)]}, closer=(21, 40, 8, 11))
-    assert [(list(t.x), t.xaxis) for t in figure.data] == [([20, 30], "x"), ([30], "x2"), ([25], "x")]
+    assert [(list(t.x), t.xaxis) for t in figure.data] == [([20, 30], "x"), ([25], "x"), ([30], "x2")]
     assert figure.layout.xaxis2.range == (21, 40) and figure.layout.yaxis2.range == (8, 11)
     assert [t.name for t in figure.data if t.showlegend] == ["A", "B"]
 
 
 def test_dots_are_drawn_seed_by_seed():
-    figure = dot_panels({"a": {"one": [1.0, 2.0], "two": [3.0]}, "b": {"one": [5.0], "two": [6.0]}}, chance=0.1)
+    figure = dot_panels({"a": {"one": [1.0, 2.0], "two": [3.0]}, "b": {"one": [5.0], "two": [6.0]}})
     assert [list(t.x) for t in figure.data] == [[1, 2, 3], [5, 6]]
     assert list(figure.data[0].y) == ["one", "one", "two"]
-    assert len(figure.layout.shapes) == 2  # the line of chance in each panel
+
+
+def test_probes_and_swaps_have_a_marker_for_each_kind_and_a_line_of_chance_in_each_panel():
+    figure = probes_and_swaps(
+        {"linear": {"A": [], "B": [(20.0, 80.0)]}, "MLP": {"B, 4 epochs": [(60.0, 81.0)]}}, {"here": (30, 70)}
+    )
+    assert [(t.name, list(t.x), list(t.y)) for t in figure.data] == [("B", [20], [80]), ("B", [60], [81])]
+    filled, hollow = (t.marker.symbol for t in figure.data)
+    assert hollow == f"{filled}-open" and filled == CLASS_MARKERS[1]  # the second, with or without points of the first
+    assert [shape.x0 for shape in figure.layout.shapes] == [10, 10]
+    *titles, note = figure.layout.annotations
+    assert [title.text for title in titles] == ["linear", "MLP"] and (note.text, note.x, note.y) == ("here", 30, 70)
 
 
 def test_blends_are_drawn_pair_by_pair():
     shares = torch.linspace(0, 1, 3)
-    lines = {"embeddings": torch.tensor([0.0, 0.25, 1.0]), "pixels": torch.tensor([0.0, 0.5, 1.0])}
-    figure = blend_curves({"A to B": lines, "C to D": lines}, shares)
-    assert [list(t.y) for t in figure.data] == [[0, 0.25, 1], [0, 0.5, 1]] * 2
-    assert [t.name for t in figure.data if t.showlegend] == list(lines)
-    assert len({(t.line.dash, t.marker.symbol) for t in figure.data}) == 2
+    sure, pixels = torch.tensor([[0, 0.25, 1], [0, 0.75, 1]]), torch.tensor([[0, 0.5, 1], [0, 0, 1]])
+    figure = blend_curves({"A to B": (sure, pixels), "C to D": (pixels, sure)}, shares)
+    every, mean, mixed, *_ = figure.data
+    assert list(every.y) == [0, 0.25, 1, None, 0, 0.75, 1, None] and list(every.x) == [0, 0.5, 1, None] * 2
+    assert list(mean.y) == [0, 0.5, 1] and list(mixed.y) == [0, 0.25, 1] == list(figure.data[4].y)
+    assert list(mean.x) == list(mixed.x) == [0, 0.5, 1]
+    assert [t.name for t in figure.data if t.showlegend] == ["single blends", "mean", "mean, mixed pixels"]
+    assert len({(t.line.dash, t.line.width, t.mode) for t in figure.data}) == 3  # told apart by more than colour
 
 
 @pytest.mark.parametrize(
@@ -175,7 +190,6 @@ def test_blends_are_drawn_pair_by_pair():
         (lambda names: training_curves(dict.fromkeys(names, []), dict.fromkeys(names, 1)), "models"),
         (lambda names: recipe_curves(dict.fromkeys(names, []), dict.fromkeys(names, 1)), "recipes"),
         (lambda names: dot_panels(dict.fromkeys(names, {"one": [1]})), "panels"),
-        (lambda names: blend_curves({"A": dict.fromkeys(names, torch.ones(3))}, torch.ones(3)), "ways of blending"),
         (lambda names: class_scatter({"a": torch.ones(30, 2)}, torch.arange(30) % len(names), names), "classes"),
         (lambda names: rate_distortion(dict.fromkeys(names, [(20, 9)])), "kinds of arms"),
     ],
@@ -212,8 +226,9 @@ def test_every_mark_stands_out_from_the_ground_of_both_themes():
         recipe_curves({name: [[0.3, 0.2]] for name in names[:4]}, dict.fromkeys(names[:4], 1.0)),
         class_scatter({"a": points, "b": points}, torch.arange(10).repeat(3), names),
         rate_distortion({name: [(20.0, 9.0)] for name in [*names, "c1, 4 epochs"]}),
-        dot_panels({name: {"one": [1.0]} for name in names[:4]}, chance=0.1),
-        blend_curves({"A to B": {name: torch.ones(3) for name in names[:4]}}, torch.linspace(0, 1, 3)),
+        dot_panels({name: {"one": [1.0]} for name in names[:4]}),
+        probes_and_swaps({"a probe": {name: [(20.0, 9.0)] for name in names}}, {}),
+        blend_curves({"A to B": (torch.ones(2, 3), torch.ones(2, 3))}, torch.linspace(0, 1, 3)),
     ]
     seen, low = set(), []
     for figure in figures:

@@ -83,6 +83,16 @@ def test_each_side_owns_its_embedding_and_the_encoder_can_be_blind(kind):
     assert torch.equal(blind.encode(x, one)[0], blind.encode(x, other)[0])
 
 
+def test_the_sides_can_be_fed_in_two_ways():
+    crossed = VAE(Config("spatial", width=0.25, encoder="adaln"))
+    for own, other in ((crossed.encoder, VAE(Config("adaln", width=0.25)).encoder),
+                       (crossed.decoder, VAE(Config("spatial", width=0.25)).decoder)):  # fmt: skip
+        shapes = [{name: tensor.shape for name, tensor in side.state_dict().items()} for side in (own, other)]
+        assert shapes[0] == shapes[1]
+    recon, mu, _, _ = crossed(torch.rand(2, 1, 28, 28), torch.tensor([0, 9]))
+    assert recon.shape == (2, 1, 28, 28) and mu.shape == (2, 1, 7, 7)
+
+
 @pytest.mark.parametrize("kind", ["spatial", "added", "adaln", "mlp", "label-channel"])
 def test_decode_takes_an_embedding_so_that_classes_can_be_blended(kind):
     model = VAE(Config(kind))
@@ -248,6 +258,13 @@ def test_a_pass_is_one_graph_for_the_compiler(kind):
         (dict(model="adaln", class_dim=-1), "class_dim must lie in 0 .. 8192, got -1"),
         (dict(model="adaln", class_dim=10**30), "class_dim must lie in 0 .. 8192"),
         (dict(model="mlp", encoder_sees_y=False), "no blind encoder"),
+        (dict(encoder="concat"), "encoder and model must be two of spatial, added, adaln, got 'concat', 'spatial'"),
+        (dict(encoder="spatial"), "encoder and model must be two of"),
+        (dict(model="mlp", encoder="adaln"), "encoder and model must be two of"),
+        (
+            dict(encoder="adaln", encoder_sees_y=False),
+            "encoder must be \"\" where encoder_sees_y is False, got 'adaln'",
+        ),
         (dict(model="mlp", width=0.25), "no channels to multiply: width must be 1, got 0.25"),
     ],
 )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cvae_support.__main__ import class_index
 from cvae_support.checkpoints import CheckpointError, load_checkpoint, load_record, save_tensors
-from cvae_support.config import MODELS, RECIPES, SCHEDULES, Config
+from cvae_support.config import MODELS, RECIPES, SCHEDULES, WAYS, Config
 from cvae_support.data import DataError, load_dataset, parse_idx
 from cvae_support.models import VAE
 
@@ -33,12 +33,15 @@ def configs(draw) -> Config:
     """Any valid configuration of a small model."""
     model = draw(st.sampled_from(MODELS))
     adaln = model == "adaln"
+    sees_y = model not in WAYS or draw(st.booleans())
+    others = [way for way in WAYS if way != model]
     return Config(
         model,
         width=1 if model == "mlp" else draw(st.sampled_from([0.125, 0.25, 1, 1.0, 1.5])),
         image_size=draw(st.sampled_from([4, 8, 12, 28])),
         num_classes=draw(st.integers(1, 12)),
-        encoder_sees_y=model in ("unconditional", "mlp", "label-channel") or draw(st.booleans()),
+        encoder_sees_y=sees_y,
+        encoder=draw(st.sampled_from(["", *others])) if sees_y and model in WAYS else "",
         kl_weight=draw(st.floats(0, 10) | st.integers(0, 3)),
         seed=draw(st.integers(0, 2**31)),
         recipe=draw(st.sampled_from(list(RECIPES))),
