@@ -288,14 +288,19 @@ def test_what_goes_with_the_better_samples(study):
 
 
 def test_the_settings_tried_for_muon_are_closer_together_than_its_seeds(study):
-    """TRAINING.md: 'the settings tried cannot be told apart (the same three seeds; the', 'The means are closer together
-    than the seeds of the first row, and no row has the lowest loss with every seed.'
+    """TRAINING.md:
+    'the settings tried can hardly be told apart (the same three seeds; the', 'The means are closer together than the
+    seeds of the first row, and no row has the lowest loss with every seed; but batches of 16 are behind those of 32 at
+    the same rate with every seed.'
     """
     tried = [at_epoch(study, arm, 20) for arm in MUON_SEARCH]
     assert [len(losses) for losses in tried] == [len(SEEDS)] * 3 == [3] * 3
     found = [mean(losses) for losses in tried]
     assert max(found) - min(found) < stdev(tried[0]) / 2
     assert len({losses.index(min(losses)) for losses in zip(*tried, strict=True)}) > 1
+    _, of_32, of_16 = tried
+    assert [config.batch_size for config in MUON_SEARCH.values()] == [32, 32, 16]
+    assert all(one < other for one, other in zip(of_32, of_16, strict=True))
 
 
 def test_smaller_batches_and_higher_rates_did_better_in_the_search(study):
@@ -381,8 +386,8 @@ def test_a_run_cut_short_is_nearly_a_short_run(study):
 def test_the_main_post_sums_the_recipes_up(study):
     """sec-recipe:
     'a running average of the weights over the last 500 steps', 'and an average over 200 steps, not tuned', 'In one
-    epoch small batches give most, the falling rate a little, the average nothing; Muon lowers the loss further, in 20
-    epochs by less than seeds differ.', 'about a fifth of the epochs'
+    epoch small batches give most, the high rate half that, its fall less, the average nothing; Muon lowers the loss
+    further, in 20 epochs by less than seeds differ.', 'about a fifth of the epochs'
     """
     test_small_batches_give_most_and_the_average_nothing(study)
     test_the_fast_recipe_needs_a_fifth_of_the_epochs(study)
@@ -514,7 +519,7 @@ def test_the_recipes_are_as_the_texts_say():
     flags = f"--batch-size {FULL.batch_size} --learning-rate {FULL.learning_rate} --ema-decay {FULL.ema_decay}"
     assert f"`{flags}`" in text
     assert f"*Fast* takes {fast['epochs']} epochs: " in page
-    assert f"*Muon* takes {muon['epochs']}, and another optimizer" in page
+    assert f"*Muon* takes {muon['epochs']}, and the optimizer Muon" in page
 
 
 MEASURED = [
@@ -616,7 +621,7 @@ def test_adaln_does_what_it_is_told_more_often(generated, small):
     'adaLN does what it is told more often, with every seed, and leads a little in Fréchet distance (by both judges). In
     recall (folded above) every spatial run is ahead; chance alone would do that in one measure of ten. Other measures
     differ by no more than seeds do', 'Width (with larger batches) buys somewhat more here than the way the label is
-    fed'; and the summary's 'adaLN, with a fifth more, ends a little lower and is obeyed more often'
+    fed'; and the summary's 'adaLN, with a fifth more, has less loss and obeys more often'
     """
     runs = [measured(PAGE[model]) for model in ("spatial", "adaln")]
     assert [len(of_model) for of_model in runs] == [3, 3]
@@ -880,13 +885,13 @@ def test_a_blind_encoder_leaves_the_class_in_z(of):
 
 def test_training_takes_the_class_out_of_a_linear_probes_reach_but_not_out_of_z(of):
     """fig-seesaw:
-    'until the linear probe is little above chance', 'seems granted', 'At full width the MLP still reads the class',
-    'Much of the class stays in', 'where no line finds it', 'An MLP still reads it off most codes', 'And among
-    the models of one epoch it finds nearly the same, however few swaps succeed.'
+    'With longer training the linear probe nears chance', 'seems granted', 'At full width the MLP still reads the
+    class', 'Much of the class stays in', 'where no line finds it', 'An MLP still reads it off most codes', 'After one
+    epoch it finds 85 to 92 %, however many swaps succeed.'
     """
     linear, mlp = "probe_linear_accuracy", "probe_mlp_accuracy"
     early = [arm for arm, config in CONDITIONING.items() if config.model != "unconditional" and measured(arm)[0][mlp]]
-    assert len(early) == 8 and max(of(arm, mlp) for arm in early) < min(of(arm, mlp) for arm in early) + 0.07
+    assert len(early) == 8 and {round(edge(of(arm, mlp) for arm in early), 2) for edge in (min, max)} == {0.85, 0.92}
     swapped = [of(arm, "label_swap_accuracy") for arm in early]
     assert min(swapped) < 0.2 and max(swapped) > 0.55
     for model in ("spatial", "adaLN"):
@@ -917,8 +922,8 @@ def test_concatenation_is_addition(ends):
 def test_what_the_label_is_worth_to_the_loss(ends):
     """sec-loss:
     'It holds $\\ln 10 \\approx 2.3$ nats, so knowing it saves an ideal model at most $16\\lambda \\cdot 2.3$: 0.37 of
-    the ... (784 times the loss) at which training ends, and at $\\lambda = 0.0005$ only 0.02.', 'But even here it is a
-    few percent'
+    the ... (784 times the loss) at which training ends, and at $\\lambda = 0.0005$ only 0.02.', 'But even at 0.01 it is
+    a few percent'
     """
     assert (round(16 * 0.01 * math.log(10), 2), round(16 * 0.0005 * math.log(10), 2)) == (0.37, 0.02)
     row = ends[SPATIAL][0]
@@ -927,8 +932,8 @@ def test_what_the_label_is_worth_to_the_loss(ends):
 
 def test_as_the_class_leaves_z_the_decoder_obeys(of):
     """fig-seesaw:
-    'As the class leaves $z$, the decoder begins to obey $y$.', 'Only the peers lie off the line.', 'Longer training
-    frees $z$', 'As the class leaves a linear probe's reach, the decoder begins to obey'
+    'As a line finds less of the class, the decoder obeys $y$.', 'Only the peers lie off the line.', 'As the
+    class leaves a linear probe's reach, the decoder begins to obey'
     """
     found = {
         (run["arm"], run["seed"]): [run["measures"][key] for key in ("probe_linear_accuracy", "label_swap_accuracy")]
@@ -956,7 +961,7 @@ PROBED = (
 
 
 def test_the_mlp_probe_is_of_one_seed_of_each_arm():
-    """fig-seesaw: 'right, the MLP (of few seeds)'; tbl-latents: 'MLP probe and I(z; y): one'"""
+    """fig-seesaw: 'right, the MLP (not of all)'; tbl-latents: 'MLP probe and I(z; y): one'"""
     shown = {arm: SEEDS[0] for arm in CONDITIONING} | {
         arm: load_record(SHIPPED_FOLDER / f"{config.name}.json")["config"]["seed"]
         for arm, config in (TWENTY_EPOCHS | FULL_WIDTH).items()
@@ -985,10 +990,10 @@ def test_at_full_width_the_probes_find_less_with_a_label():
 @torch.no_grad()
 def test_the_judge_along_the_blends(ends):
     """fig-blend-judge:
-    'From sneaker to boot the mean rises steadily; single blends do not. They switch within a few steps, each at a place
-    of its own: of those that go from below 10 to above 90 %, half make a step of ... % or more. Mixed pixels switch as
-    suddenly (... %), only earlier: there the judge itself is sharp. From trousers to dress embeddings are the more
-    sudden, ... % against ... %.'
+    'From sneaker to boot the mean rises steadily; many single blends do not. Of the 20 that go from below 10 to above
+    90 %, each at a place of its own, half make a step of ... % or more. Mixed pixels, one by one, jump as far (... %),
+    only earlier: there the judge jumps, not the picture. From trousers to dress embeddings are the more sudden, ... %
+    against ... %.'
     """
     judge, shares, net = load_judge(), torch.linspace(0, 1, 11), ends[ADALN][1]
     many, found = noise(net, 32, seed=3), []
@@ -1002,7 +1007,7 @@ def test_the_judge_along_the_blends(ends):
             half = (whole > 0.5).float().argmax(dim=1)
             found.append((sure.mean(dim=0), len(whole), whole.diff(dim=1).amax(dim=1).median(), between, half))
     boots, boot_pixels, dresses, dress_pixels = found
-    assert boots[0].diff().min() > 0 and boots[1] >= 16 and dresses[1] >= 16  # at least half of the 32
+    assert boots[0].diff().min() > 0 and boots[1] == boot_pixels[1] == 20
     assert boots[2] > 0.3 and boots[3] <= 3 and boots[4].max() - boots[4].min() >= 6
     assert abs(boots[2] - boot_pixels[2]) < 0.05 and boot_pixels[4].float().mean() < boots[4].float().mean() - 1
     assert dresses[2] > dress_pixels[2] + 0.2
@@ -1037,8 +1042,8 @@ def test_a_blind_encoder_shows_in_the_swap_and_not_in_the_distortion(of):
 def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
     """tbl-arms:
     'it leads in accuracy and in label swaps', 'it is behind the spatial model in the last four columns', 'if anything
-    better', 'The lead shrinks. After four epochs it is small', 'and so it is after 20', '(As an operation added is what
-    the map is; it comes two blocks earlier in the encoder, and is no better.)', 'of 4 numbers, not 32'
+    better', 'The lead shrinks. After four epochs it is small', 'and so it is after 20', '(Added does what the map
+    does, two blocks earlier in the encoder, and is no better.)', 'of 4 numbers, not 32'
     """
     blind = {name: f"{name}, blind encoder" for name in ("spatial", "added", "adaLN")}
     for measure in ("conditional_accuracy", "label_swap_accuracy"):
@@ -1069,11 +1074,13 @@ def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
 
 def test_it_is_adalns_encoder_that_takes_up_the_label(of):
     """sec-arms:
-    'Its encoder does it.', 'adaLN in the encoder alone (crossed) leads by more, adaLN in the decoder alone not at all',
-    'clears the class out of $z$ sooner', 'With a blind encoder all three are equally deaf.', 'that the encoder sees it
-    early (after one epoch)'
+    'Its encoder does it.', 'adaLN in the encoder alone (crossed) leads by more, adaLN in the decoder alone, with more
+    parameters, not at all.', 'encoder hides the class from a linear probe sooner', 'Behind a blind encoder all three
+    decoders obey equally seldom.', 'comes from its encoder; behind a blind encoder, or at a tiny weight, the decoder
+    seldom obeys'
     """
     inside, outside = "crossed, adaLN encoder", "crossed, adaLN decoder"
+    assert count_parameters(VAE(ARMS[outside])) > count_parameters(VAE(ARMS[inside]))
     assert len(measured(inside)) == len(measured(outside)) == 3
     for measure in ("conditional_accuracy", "conditional_accuracy_second", "label_swap_accuracy"):
         ahead = min(run[measure] for run in measured(inside))
@@ -1102,7 +1109,8 @@ def test_after_one_epoch_the_workaround_is_ahead(of):
 def test_what_moves_a_model_off_the_curve(of):
     """kl_weight fig-rate-distortion:
     'Longer training (open markers) leads below it, to fewer nats and less distortion; so does the larger label-channel
-    peer. Width (dots) lowers the distortion', 'And a label saves nats, of the 2.3 that it holds.', 'more than the
+    peer. Width (dots) lowers the distortion', 'And a label, which holds 2.3 nats, saves some.', 'more than a label
+    holds, so there the models without one also fit worse.', 'more than the
     spatial one, at about the same distortion (its own seeds differ by as much)'
     """
     pairs = [("spatial, 20 epochs", "spatial"), ("adaLN, 20 epochs", "adaLN"), ("label-channel peer", "spatial")]
@@ -1116,6 +1124,13 @@ def test_what_moves_a_model_off_the_curve(of):
     assert abs(of(without, "distortion") / of(with_label, "distortion") - 1) < 0.01
     rates = [run["rate"] for run in measured(without)]
     assert 1.8 < of(without, "rate") - of(with_label, "rate") < max(rates) - min(rates)
+    for ended in ("", ", full width"):
+        worse = [
+            of(f"{model}{ended}", "distortion") / 0.16 + of(f"{model}{ended}", "rate")
+            for model in ("unconditional", "spatial")
+        ]
+        assert worse[0] - worse[1] > math.log(10) < of(f"unconditional{ended}", "rate") - of(f"spatial{ended}", "rate")
+    assert len(measured("unconditional, full width")) == 1
 
 
 def test_the_weight_swept(of):
