@@ -386,7 +386,7 @@ def test_a_run_cut_short_is_nearly_a_short_run(study):
 def test_the_main_post_sums_the_recipes_up(study):
     """sec-recipe:
     'a running average of the weights over the last 500 steps', 'and an average over 200 steps, not tuned', 'In one
-    epoch small batches give most, the high rate half that, its fall less, the average nothing; Muon lowers the loss
+    epoch small batches give most, the high rate half, its fall less, the average nothing; Muon lowers the loss
     further, in 20 epochs by less than seeds differ.', 'about a fifth of the epochs'
     """
     test_small_batches_give_most_and_the_average_nothing(study)
