@@ -290,6 +290,11 @@ def ends(found: list[dict[str, Any]], arm: str) -> list[tuple[float, float]]:
     ]
 
 
+def by_kind(arm: str) -> str:
+    """The arm's name with its kind first, which figures mark alike: "blind encoder, spatial"."""
+    return f"blind encoder, {arm.replace(', blind encoder', '')}" if "blind encoder" in arm else arm
+
+
 def swaps(arm: str, probe: str) -> list[tuple[float, float]]:
     """How often this probe ("linear" or "MLP") reads the class, and how often a label swap succeeds, in %.
 
