@@ -1149,7 +1149,9 @@ def test_what_moves_a_model_off_the_curve(of):
             for model in ("unconditional", "spatial")
         ]
         assert worse[0] - worse[1] > math.log(10) < of(f"unconditional{ended}", "rate") - of(f"spatial{ended}", "rate")
-    assert len(measured("unconditional, full width")) == 1
+    (without,), with_label = measured(PAGE["aware"]), measured("spatial, full width")
+    assert without["rate"] > max(run["rate"] for run in with_label) + math.log(10)
+    assert without["distortion"] > max(run["distortion"] for run in with_label)
 
 
 def test_the_weight_swept(of):
