@@ -81,6 +81,8 @@ PLAIN = {
     "adaLN, plain": Config("adaln", width=0.25, recipe="plain"),
     "spatial, plain, full width": Config("spatial", recipe="plain"),
     "adaLN, plain, full width": Config("adaln", recipe="plain"),
+    "unconditional, plain, full width": Config("unconditional", recipe="plain"),
+    "unconditional, weight 0.0005, plain, full width": Config("unconditional", recipe="plain", kl_weight=0.0005),
 }
 # The small models that ship.
 TWENTY_EPOCHS = {
@@ -94,6 +96,8 @@ TWENTY_EPOCHS = {
 LONGER = {
     "spatial, blind encoder, 20 epochs": replace(MUON, encoder_sees_y=False),
     "crossed, adaLN encoder, 20 epochs": replace(MUON, encoder="adaln"),
+    "spatial, blind encoder, full width": replace(FULL, encoder_sees_y=False),
+    "crossed, adaLN encoder, full width": replace(FULL, encoder="adaln"),
 }
 # Conditional models once more, z drawn where the codes of each class are and not from the prior; of the seeds whose
 # weights are at hand.
