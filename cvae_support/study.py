@@ -92,7 +92,7 @@ TWENTY_EPOCHS = {
     "unconditional, weight 0.0005, 20 epochs": replace(MUON, model="unconditional", kl_weight=0.0005),
 }
 # What one epoch does not tell: how well y is obeyed after twenty where the encoder is blind, or adaLN's alone. Long
-# runs that only give a direction: the study asks for two seeds of them.
+# runs that only give a direction: the study asks for two seeds of the small ones.
 LONGER = {
     "spatial, blind encoder, 20 epochs": replace(MUON, encoder_sees_y=False),
     "crossed, adaLN encoder, 20 epochs": replace(MUON, encoder="adaln"),

@@ -171,7 +171,7 @@ def test_plain_at_full_width(study):
     the same seed, muon ends lower in all six. In five of them plain stays above that end in all its 100 epochs (for
     adaLN from seed 42 by a hair). In the sixth, spatial from seed 44, plain is a little below it after three of its own
     last ten epochs.', 'Muon ends with the better reconstructions, plain with the cheaper
-    codes, in all six pairs.'; and TRAINING.md
+    codes, in all six pairs with a class.'; and TRAINING.md
     """
     runs = {(run["arm"], run["seed"]): run["history"] for run in study if run["arm"].endswith("full width")}
     ended = {}
@@ -204,7 +204,8 @@ def test_plain_at_full_width(study):
 def test_without_a_class_muon_is_not_always_ahead(study):
     """few_epochs tbl-full:
     'from one seed (42), its unconditional ones', 'At 0.0005 muon ends lower. At 0.01 plain does, by far', 'hardly
-    better than its best small one'; and TRAINING.md
+    better than its best small one', 'Without a class, at weight 0.01, muon ended far higher than plain: one seed.';
+    and TRAINING.md
     """
     ends = {}
     for arm in ("unconditional", "unconditional, weight 0.0005"):
@@ -230,9 +231,10 @@ def full_width_runs(model):
 
 def test_at_full_width_plain_draws_other_samples_at_nearly_the_same_loss():
     """sec-recipe:
-    'Yet models of nearly the same loss can draw differently. At full width every plain run (three seeds)
+    'Models of nearly the same loss can draw differently. At full width every labelled plain run (three seeds)
     beats all muon runs of its model (', ') in Fréchet distance (means: ... spatial, ... adaLN) and coverage, but has
-    more distortion; in accuracy they overlap. Muon draws here all the same, as we choose by loss.'
+    more distortion; in accuracy they overlap. Muon draws here all the same: with a label it ends
+    lower.'
     """
     for model in ("spatial", "adaLN"):
         plain, muon = full_width_runs(model)
@@ -256,8 +258,9 @@ def test_at_full_width_plain_draws_other_samples_at_nearly_the_same_loss():
 
 def test_what_the_seeds_of_plain_say(study):
     """few_epochs tbl-samples:
-    'At full width every run of plain draws better samples than any of the same model's by muon, by Fréchet distance and
-    by coverage (in which the two closest spatial runs are within a percentage point). In recall the runs overlap.',
+    'With a class, every run of plain at full width draws better samples than any of the same model's by muon, by
+    Fréchet distance and by coverage (in which the two closest spatial runs are within a percentage point). In recall
+    the runs overlap.',
     'plain's run of seed 42 is ahead of all of muon's, for either model, but of its other four only one is, by a trace
     (adaLN from 44).', 'What holds within each recipe', 'every
     adaLN run is ahead of every spatial one, in loss and in accuracy'
@@ -282,8 +285,8 @@ def test_what_goes_with_the_better_samples(study):
     smaller', 'But the small adaLN model by plain has the smaller gap, too, and the worse samples.', 'At full width
     plain has the lower one, ... against ... (spatial)', 'For the small adaLN model it has neither', 'by fewer than
     three samples in a hundred', 'plain: seed 42, each the best of three', 'For the small adaLN model its samples are
-    the better ones, by these two measures and recall', 'one of the three seeds of full-width adaLN by plain is far
-    ahead of the others'
+    the better ones, by these two measures and recall', 'one of the three seeds of full-width adaLN by plain
+    draws far better than the others'
     """
     gap = "class_aggregate_gap"
 
@@ -705,8 +708,8 @@ def test_class_aware_sampling_wins_in_accuracy_score(generated):
 def test_the_label_helps_and_the_prior_costs(generated, study):
     """tbl-generation:
     'Now both beat the workaround, in accuracy score by no more than seeds of small unconditional models differ. (It is
-    one training, and a poor one: plain gets from ... to .... Its samples, too, are recognized in only ...
-    %; in Fréchet distance plain', 's labelled models beat that one even from the prior.)',
+    one training, and a poor one: plain gets from ... to .... Of plain', 's samples, too,
+    only ... % are recognized; in Fréchet distance, not coverage, its labelled models win even from the prior.)',
     'both beat themselves drawn from the prior: every column improves (recall, folded above, does not)', 'At weight
     0.01 the label helps; drawing from the prior costs (why:', 'Drawn alike, after 20 epochs at weight 0.01, a label
     helps; drawing from the prior costs'
@@ -727,6 +730,7 @@ def test_the_label_helps_and_the_prior_costs(generated, study):
         labelled = measured(f"{model}, plain, full width")
         for measure in ("frechet_distance", "frechet_distance_second"):
             assert len(labelled) == 3 and max(run[measure] for run in labelled) < without[measure]
+        assert max(run["coverage"] for run in labelled) < without["coverage"]
     small = max(run["conditional_accuracy"] for run in measured("unconditional, 20 epochs"))  # class-aware, as these:
     for model in ("spatial", "adaLN"):
         (own,) = measured(f"{model}, 20 epochs, class-aware")
@@ -911,7 +915,8 @@ def test_a_blind_encoder_leaves_the_class_in_z(of):
         assert len(late) == len(seeds)
         for measure in ("conditional_accuracy", "conditional_accuracy_second", "label_swap_accuracy"):
             assert max(run[measure] for run in late) < min(run[measure] for run in seeing) - 0.25
-        assert late[0]["label_swap_accuracy"] < 0.62 * mean(run["label_swap_accuracy"] for run in seeing)
+        share = [run["label_swap_accuracy"] / mean(seen["label_swap_accuracy"] for seen in seeing) for run in late]
+        assert 0.4 < min(share) and max(share) < (0.6 if which == "20 epochs" else 0.7)
         ends[which] = [
             [curve(study, f"spatial{kind}, {which}", seed)[-1] for kind in (", blind encoder", "")] for seed in seeds
         ]
@@ -965,11 +970,11 @@ def test_concatenation_is_addition(ends):
 def test_what_the_label_is_worth_to_the_loss(ends, study):
     """sec-loss:
     'It holds $\\ln 10 \\approx 2.3$ nats, so knowing it saves an ideal model at most $16\\lambda \\cdot 2.3$: 0.37 of
-    the ... (784 times the loss) at which training ends.', 'ours with and without it differ by 0.39.', 'At $\\lambda =
+    the ... (784 times the loss) at which training ends.', 'our spatial model with it ends 0.4 lower.', 'At $\\lambda =
     0.0005$ it is only 0.02.', 'But even at 0.01 it is a few percent'
     """
     with_label, (without,) = (at_epoch(study, f"{model}, plain, full width") for model in ("spatial", "unconditional"))
-    assert len(with_label) == 3 and round(784 * (without - mean(with_label)), 2) == 0.39
+    assert len(with_label) == 3 and round(784 * (without - mean(with_label)), 1) == 0.4
     assert (round(16 * 0.01 * math.log(10), 2), round(16 * 0.0005 * math.log(10), 2)) == (0.37, 0.02)
     row = ends[SPATIAL][0]
     assert 0.02 < 0.37 / (784 * (row["test_recon"] + 0.01 * row["test_kl"])) < 0.05
@@ -1078,8 +1083,8 @@ def bound(of, arm):
 
 def test_a_blind_encoder_shows_in_the_swap_and_not_in_the_distortion(of):
     """fig-seesaw:
-    'With a blind encoder it does in about one of five', and (a solution) 'had lost one to three nats here, on average
-    (the spatial model's less than seeds differ), and the samples a lot'
+    'After one epoch with a blind encoder a fifth succeed.', and (a solution) 'had lost one to three nats here, on
+    average (the spatial model's less than seeds differ), and the samples a lot'
     """
     for model in ("spatial", "added", "adaLN"):
         blind = f"{model}, blind encoder"
@@ -1132,7 +1137,7 @@ def test_it_is_adalns_encoder_that_takes_up_the_label(of):
     parameters, not at all.', 'encoder hides the class from a linear probe sooner', 'Behind a blind encoder all three
     decoders obey equally seldom.', 'There, too,
     adaLN's encoder is enough (crossed, two seeds: ... %), and at full width (one seed: ... %, where adaLN has ... %).',
-    'lead in accuracy is its encoder'
+    'accuracy its encoder is enough.'
     """
     inside, outside = "crossed, adaLN encoder", "crossed, adaLN decoder"
     assert [len(measured(f"{inside}, {which}")) for which in ("20 epochs", "full width")] == [2, 1]
@@ -1171,8 +1176,8 @@ def test_what_moves_a_model_off_the_curve(of):
     """kl_weight fig-rate-distortion:
     'Longer training (open markers) leads below it, to fewer nats and less distortion; so does the larger label-channel
     peer. Width (dots) lowers the distortion', 'And a label, which holds 2.3 nats, saves some.', 'more than a label
-    holds, so there the models without one also fit worse.', 'By the recipe plain, whose full-width model without a
-    label fits better (seed 42; spatial: three), it is', 'more than the
+    holds, so there the models without one also fit worse.', 'By plain, whose full-width model without a label fits
+    better than muon', 's (one seed), the difference is', 'more than the
     spatial one, at about the same distortion (its own seeds differ by as much)'
     """
     pairs = [("spatial, 20 epochs", "spatial"), ("adaLN, 20 epochs", "adaLN"), ("label-channel peer", "spatial")]
@@ -1202,8 +1207,8 @@ def test_what_moves_a_model_off_the_curve(of):
 
 def test_the_weight_swept(of):
     """kl_weight fig-rate-distortion:
-    'The four weights of the spatial model lie on a curve', 'Blind encoders lie to the right: more nats, at much the
-    same distortion.'
+    'The four weights of the spatial model lie on a curve', 'After one epoch blind encoders lie to the right:
+    more nats, at much the same distortion.'
     """
     sweep = ("spatial, weight 0.0005", "spatial, weight 0.002", "spatial", "spatial, weight 0.05")
     distortion, rate = ([of(arm, measure) for arm in sweep] for measure in ("distortion", "rate"))
