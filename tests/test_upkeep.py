@@ -199,3 +199,11 @@ def test_the_version_is_the_same_everywhere():
     version = cvae_support.__version__
     assert f'version = "{version}"' in read("pyproject.toml") and f"\nversion: {version}\n" in read("CITATION.cff")
     assert f"## {version}\n" in read("CHANGELOG.md")
+
+
+@pytest.mark.parametrize("post", sorted(ROOT.glob("posts/*/*.qmd")), ids=lambda path: path.stem)
+def test_no_line_of_a_post_begins_with_a_percent_sign(post):
+    """A number and its sign stand on one line: there is a no-break space between them."""
+    prose = re.sub(r"^(`{3,}).*?^\1$", "", post.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert "\u00a0%" in prose or "%" not in prose
+    assert re.findall(r".{30}[`\d] %(?!\w)", prose) == []
