@@ -707,8 +707,8 @@ def test_class_aware_sampling_wins_in_accuracy_score(generated):
 
 def test_the_label_helps_and_the_prior_costs(generated, study):
     """tbl-generation:
-    'Now both beat the workaround, in accuracy score by no more than seeds of small unconditional models differ. (It is
-    one training, and a poor one: plain gets from ... to .... Of plain', 's samples, too,
+    'Now both beat the workaround, in accuracy score by no more than seeds of small unconditional models differ. (One
+    training, and a poor one: plain gets from ... to .... Of plain', 's samples, too,
     only ... % are recognized; in Fréchet distance, not coverage, its labelled models win even from the prior.)',
     'both beat themselves drawn from the prior: every column improves (recall, folded above, does not)', 'At weight
     0.01 the label helps; drawing from the prior costs (why:', 'Drawn alike, after 20 epochs at weight 0.01, a label
@@ -1101,8 +1101,8 @@ def test_a_blind_encoder_shows_in_the_swap_and_not_in_the_distortion(of):
 def test_adaln_takes_up_the_label_faster_and_needs_its_long_vector_for_it(of):
     """tbl-arms:
     'it leads in accuracy and in label swaps', 'it is behind the spatial model in the last four columns', 'if anything
-    better', 'The lead shrinks. After four epochs it is small', 'and so it is after 20', '(Added does what the map
-    does, two blocks earlier in the encoder, and is no better.)', 'of 4 numbers, not 32'
+    better', 'The lead shrinks. After four epochs it is small', 'and so it is after 20', '(Added, which joins
+    two blocks earlier in the encoder, is no better.)', 'of 4 numbers, not 32'
     """
     blind = {name: f"{name}, blind encoder" for name in ("spatial", "added", "adaLN")}
     for measure in ("conditional_accuracy", "label_swap_accuracy"):
