@@ -1145,7 +1145,8 @@ def test_it_is_adalns_encoder_that_takes_up_the_label(of):
         for late in measured(f"{inside}, {which}"):
             for measure in ("conditional_accuracy", "conditional_accuracy_second", "label_swap_accuracy"):
                 assert late[measure] > max(run[measure] for run in measured(f"spatial, {which}"))
-                assert late[measure] > min(run[measure] for run in measured(f"adaLN, {which}")) - 0.01
+                seeds = [run[measure] for run in measured(f"adaLN, {which}")]
+                assert late[measure] > (max(seeds) if which == "20 epochs" else min(seeds) - 0.01)
     assert count_parameters(VAE(ARMS[outside])) > count_parameters(VAE(ARMS[inside]))
     assert len(measured(inside)) == len(measured(outside)) == 3
     for measure in ("conditional_accuracy", "conditional_accuracy_second", "label_swap_accuracy"):
