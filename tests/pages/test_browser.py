@@ -275,16 +275,19 @@ def test_a_figure_leaves_no_room_on_a_page_made_narrower_and_the_search_leaves_i
     with serve(quarto_site) as address:
         page = visit(f"{address}/{POST}")
         figure = look_at(page, GRID)
+        page.evaluate("""() => { const react = Plotly.react; window.drawn = [performance.now()];
+          Plotly.react = (...given) => { window.drawn.push(performance.now()); return react(...given); }; }""")
         page.set_viewport_size({"width": 420, "height": 900})
-        page.wait_for_timeout(1500)
+        while page.evaluate("performance.now() - window.drawn.at(-1)") < 1500:  # until all is drawn anew
+            page.wait_for_timeout(300)
         room = "e => e.offsetHeight - e.querySelector('svg.main-svg').getBoundingClientRect().height"
         assert abs(figure.evaluate(room)) < 2
-        page.evaluate("""() => { const react = Plotly.react; window.redrawn = 0;
-          Plotly.react = (...given) => { window.redrawn += 1; return react(...given); }; }""")
+        drawn = page.evaluate("window.drawn.length")
+        assert drawn > 1
         page.keyboard.press("/")
         page.locator(".aa-DetachedContainer").wait_for()
         page.wait_for_timeout(300)
-        assert page.evaluate("window.redrawn") == 0
+        assert page.evaluate("window.drawn.length") == drawn
 
 
 def test_code_unfolds_with_the_keyboard(address, visit):
