@@ -38,7 +38,7 @@ def test_what_the_page_and_the_study_ask_for_ships(name, base, data):
         assert re.search(rf'Config\("{model}", .*\*\*settings, seed={config.seed}\)', page)
 
 
-@pytest.mark.parametrize("model", ["spatial", "adaln"])
+@pytest.mark.parametrize("model", ["spatial", "adaln", "unconditional"])
 def test_the_tutorials_own_settings_ship(model, data, capsys):
     load_or_train(Config(model), data)
     assert f"{model}-w1-kl0.01-plain: shipped weights, 100 epochs" in capsys.readouterr().out
@@ -50,6 +50,8 @@ def test_the_seed_that_ships_is_the_best_of_those_trained(path):
     losses, last = record["test_loss_of_seeds"], record["history"][-1]
     assert min(losses, key=losses.get) == str(record["config"]["seed"])
     assert min(losses.values()) == pytest.approx(last["test_recon"] + record["config"]["kl_weight"] * last["test_kl"])
+    wide_without_label = record["config"]["width"] == 1 and record["config"]["model"] == "unconditional"
+    assert len(losses) == (1 if wide_without_label else 3)  # as README.md and TRAINING.md say
 
 
 @pytest.mark.parametrize(

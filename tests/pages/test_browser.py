@@ -278,8 +278,12 @@ def test_a_figure_leaves_no_room_on_a_page_made_narrower_and_the_search_leaves_i
         page.evaluate("""() => { const react = Plotly.react; window.drawn = [performance.now()];
           Plotly.react = (...given) => { window.drawn.push(performance.now()); return react(...given); }; }""")
         page.set_viewport_size({"width": 420, "height": 900})
-        while page.evaluate("performance.now() - window.drawn.at(-1)") < 1500:  # until all is drawn anew
+        for _ in range(100):
+            if page.evaluate("performance.now() - window.drawn.at(-1)") > 1500:
+                break  # all is drawn anew
             page.wait_for_timeout(300)
+        else:
+            pytest.fail("figures are drawn again and again")
         room = "e => e.offsetHeight - e.querySelector('svg.main-svg').getBoundingClientRect().height"
         assert abs(figure.evaluate(room)) < 2
         drawn = page.evaluate("window.drawn.length")
